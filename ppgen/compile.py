@@ -1,0 +1,172 @@
+"""Trace an objective once into a tensor graph, so that Pyro costs nothing a step."""
+
+import random
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pyro
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from .objective import Objective, PyroObjective, Terms
+
+Mode = Literal["trace", "inductor", "none"]
+SCALARS = (int, float, bool, str, type(None))
+
+
+class _Lifted(nn.Module):
+    """An objective whose outputs are a flat list, with the buffers that it replaced at the end."""
+
+    def __init__(self, objective: Objective, buffers: list[str]) -> None:
+        super().__init__()
+        self.objective = objective
+        self.buffer_names = buffers
+        self.titles: list[str] = []
+
+    def forward(self, *batch: Tensor) -> list[Tensor]:
+        loss, terms = self.objective(*batch)
+        self.titles = list(terms)
+        now = dict(self.named_buffers())
+        return [loss, *terms.values(), *(now[name] for name in self.buffer_names)]
+
+
+class Compiled(nn.Module):
+    """An objective that runs as a graph of tensor operations, one graph for each kind of batch.
+
+    Called like the objective: ``loss, terms = compiled(x, *conditions)``. Parameters and buffers
+    are inputs of the graph, so that they may change between calls, as may the random state;
+    plain numbers on the objective and its program are part of the key, and numbers deeper inside
+    are fixed at the first call. Losses and gradients are those of the objective under the same
+    seed. What cannot be traced (control flow that depends on data, Python state that changes, a
+    Pyro ELBO object) runs as it is, after one warning that says why.
+
+    Args:
+        objective: what to trace.
+        mode: "trace" (a graph run by PyTorch's own kernels, ready in well under a second),
+            "inductor" (fused by `torch.compile`, which takes tens of seconds at first), or
+            "none" (Pyro as it is).
+
+    Raises:
+        ValueError: an unknown mode.
+    """
+
+    def __init__(self, objective: Objective, mode: Mode = "trace") -> None:
+        super().__init__()
+        if mode not in ("trace", "inductor", "none"):
+            raise ValueError(f"compile must be 'trace', 'inductor' or 'none'; got {mode!r}")
+        self.objective = objective
+        self.mode = mode if not isinstance(objective, PyroObjective) else "none"
+        self.graphs: dict[tuple, tuple[Callable, list[str]]] = {}
+        self.inputs: list[tuple[dict, str]] = []
+        self.reason: str | None = None
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
+        if self.mode == "none":
+            return self.objective(*batch)
+        key = self._key(batch)
+        if key not in self.graphs:
+            try:
+                self._trace(key, batch)
+            except Exception as error:  # noqa: BLE001 - any failure means: run it plainly
+                self._fall_back(error, batch)
+                return self.objective(*batch)
+        graph, titles = self.graphs[key]
+        outputs = graph([store[name] for store, name in self.inputs], batch)
+        return outputs[0], dict(zip(titles, outputs[1:], strict=True))
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"graphs": {}, "inputs": []}  # graphs are remade where they run
+
+    def _key(self, batch: tuple[Tensor, ...]) -> tuple:
+        kind = batch[0].device.type
+        owners = (self.objective, self.objective.program)
+        return (
+            *((part.shape, part.dtype) for part in batch),
+            batch[0].device,
+            *(module.training for module in self.objective.modules()),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
+            *(value for owner in owners for value in vars(owner).values() if type(value) in SCALARS),
+        )
+
+    def _trace(self, key: tuple, batch: tuple[Tensor, ...]) -> None:
+        self.objective.prepare(*batch)
+        buffers = dict(self.objective.named_buffers())
+        lifted = _Lifted(self.objective, [f"objective.{name}" for name in buffers])
+        state = dict(lifted.named_parameters()) | dict(lifted.named_buffers())
+        count = len(state) - len(buffers)
+        names = list(state)
+
+        def run(values: list[Tensor], batch: tuple[Tensor, ...]) -> list[Tensor]:
+            outputs = functional_call(lifted, dict(zip(names, values, strict=True)), batch)
+            last = len(outputs) - len(buffers)
+            for old, new in zip(values[count:], outputs[last:], strict=True):
+                if new is not old:  # assigned anew rather than changed in place
+                    old.copy_(new.detach())
+            return outputs[:last]
+
+        devices = [batch[0].device] if batch[0].is_cuda else []
+        before, python = _scalars(self.objective), random.getstate()
+        # The run that records the graph leaves no trace: buffers are copies, draws are undone.
+        values = [v.detach() for v in list(state.values())[:count]]
+        values += [v.detach().clone() for v in buffers.values()]
+        for value, parameter in zip(values, state.values(), strict=False):
+            value.requires_grad_(parameter.requires_grad)
+        with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False):
+            # pre_dispatch keeps torch.no_grad() regions of the program in the graph.
+            graph = make_fx(run, pre_dispatch=True)(values, batch)
+        if random.getstate() != python:
+            random.setstate(python)
+            raise RuntimeError("the program draws from Python's random module")
+        if changed := _difference(before, _scalars(self.objective)):
+            raise RuntimeError(f"the program changes the Python attribute {changed} as it runs")
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+        call: Callable = torch.compile(graph) if self.mode == "inductor" else graph.forward
+        self.inputs = _stores(self.objective)
+        self.graphs[key] = (call, lifted.titles)
+
+    def _fall_back(self, error: Exception, batch: tuple[Tensor, ...]) -> None:
+        # Bad data or a bad program fail here too, and then with their own error.
+        devices = [batch[0].device] if batch[0].is_cuda else []
+        with torch.random.fork_rng(devices=devices), torch.no_grad():
+            self.objective.prepare(*batch)
+        self.mode = "none"
+        self.reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        name = type(self.objective.program).__name__
+        warnings.warn(
+            f"{name} runs as plain Pyro, several times slower: it cannot be traced "
+            f"({type(error).__name__}: {self.reason})",
+            stacklevel=4,
+        )
+
+
+def _stores(objective: nn.Module) -> list[tuple[dict, str]]:
+    """Where each parameter and buffer is looked up at a call, in the order of the graph's inputs."""
+
+    def place(name: str, kind: str) -> tuple[dict, str]:
+        path, _, last = name.rpartition(".")
+        return getattr(objective.get_submodule(path), kind), last
+
+    stores = [place(name, "_parameters") for name, _ in objective.named_parameters()]
+    return stores + [place(name, "_buffers") for name, _ in objective.named_buffers()]
+
+
+def _scalars(objective: nn.Module) -> dict[tuple[str, str], Any]:
+    return {
+        (name, key): value
+        for name, module in objective.named_modules()
+        for key, value in vars(module).items()
+        if type(value) in SCALARS
+    }
+
+
+def _difference(before: dict, after: dict) -> str | None:
+    for (name, key), value in after.items():
+        if (name, key) in before and before[name, key] != value:
+            return f"{name}.{key}".removeprefix("program.")
+    return None

@@ -1,0 +1,1 @@
+"""Networks, each named by the conditional distribution that it parameterises."""

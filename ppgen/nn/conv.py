@@ -1,0 +1,89 @@
+"""Convolutional encoder and decoder for images of any size from 4x4."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+def _sizes(size: tuple[int, int], count: int) -> list[tuple[int, int]]:
+    """Heights and widths before and after each halving (rounded up)."""
+    sizes = [size]
+    for _ in range(count):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+class ConvEncoder(nn.Module):
+    """(n, C, H, W) and optionally one-hot labels (n, classes) -> (n, outputs)."""
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        outputs: int,
+        hidden: Sequence[int],
+        *,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        channels, height, width = shape
+        layers: list[nn.Module] = []
+        inputs = channels + classes
+        for features in hidden:
+            layers += [nn.Conv2d(inputs, features, 3, stride=2, padding=1), _norm(features), nn.SiLU()]
+            inputs = features
+        self.layers = nn.Sequential(*layers)
+        last = math.prod(_sizes((height, width), len(hidden))[-1])
+        self.head = nn.Linear(inputs * last, outputs)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is not None:
+            planes = y[:, :, None, None].expand(-1, -1, *x.shape[-2:])  # (n, classes, H, W)
+            x = torch.cat([x, planes], 1)
+        return self.head(self.layers(x).flatten(1))
+
+
+class ConvDecoder(nn.Module):
+    """(..., latents) and optionally one-hot labels -> (..., outputs, C, H, W)."""
+
+    def __init__(
+        self,
+        latents: int,
+        shape: tuple[int, int, int],
+        hidden: Sequence[int],
+        *,
+        outputs: int = 1,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        channels, height, width = shape
+        sizes = _sizes((height, width), len(hidden))
+        self.outputs, self.channels = outputs, channels
+        self.start = (hidden[-1], *sizes[-1])
+        self.head = nn.Linear(latents + classes, math.prod(self.start))
+        layers: list[nn.Module] = []
+        widths = [*reversed(hidden)]
+        for index, features in enumerate(widths):
+            after = widths[index + 1] if index + 1 < len(widths) else widths[-1]
+            layers += [
+                _norm(features),
+                nn.SiLU(),
+                nn.Upsample(size=sizes[len(hidden) - 1 - index], mode="nearest"),
+                nn.Conv2d(features, after, 3, padding=1),
+            ]
+        layers += [_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], outputs * channels, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is not None:
+            z = torch.cat([z, y.expand(*z.shape[:-1], y.shape[-1])], -1)
+        batch = z.shape[:-1]
+        # Convolutions take one batch axis: particles and examples are joined and parted again.
+        image = self.layers(self.head(z).reshape(-1, *self.start))
+        return image.reshape(*batch, self.outputs, self.channels, *image.shape[-2:])

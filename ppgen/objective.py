@@ -1,0 +1,303 @@
+"""Objectives: modules over a program that map a batch to a loss and its titled terms."""
+
+import math
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import ELBO as PyroELBO
+from pyro.infer import TraceEnum_ELBO
+from pyro.infer.util import MultiFrameTensor
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from .likelihood import broadcasts, log_weights
+from .recorded import Recorded
+from .scoring import KeepNoise, Term, evaluate_terms, terms_of
+from .sites import (
+    Batch,
+    Structure,
+    accepted,
+    data_size,
+    guide_of,
+    isolated,
+    log_prob,
+    prepare,
+    sample_sites,
+)
+
+Terms = dict[str, Tensor]
+
+
+class Objective(Recorded, nn.Module):
+    """What one player minimises: ``loss, terms = objective(x, *conditions)``.
+
+    `loss` is a scalar in mean nats per example; `terms` are its unweighted, detached parts by
+    title. Subclasses define `forward`. Whatever an objective must remember between steps is a
+    buffer, so that it is saved and restored with a run.
+
+    Attributes:
+        program: the module with `model` (and `guide`).
+        steps: optimiser steps this player takes a turn.
+        lr_factor: factor on the learning rate of `fit` for this player.
+    """
+
+    steps: int = 1
+    lr_factor: float = 1.0
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+        self.structure: Structure | None = None
+
+    def player(self) -> list[nn.Parameter]:
+        """The parameters that this objective moves; by default all of the program's."""
+        return list(self.program.parameters())
+
+    def prepare(self, *batch: Tensor) -> Structure:
+        """Complete and check the program on a batch, once. Leaves the random generators alone."""
+        if self.structure is None:
+            devices = [batch[0].device] if batch[0].is_cuda else []
+            with torch.random.fork_rng(devices=devices):
+                self.structure = prepare(self.program, batch)
+        return self.structure
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
+        """The loss and its terms on a batch ``(x, *conditions)``."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+
+class ELBO(Objective):
+    """The negative evidence lower bound, per example.
+
+    loss = E_q[-log p(x|z)] + kl_weight * KL(q(z|x) || p(z)), terms `reconstruction` and `kl`
+    (and one title a site where there are several). The KL is closed form where both sides allow
+    it; sites without reparameterised draws get the score-function estimator with plate-wise
+    Rao-Blackwellisation; discrete sites annotated ``infer={"enumerate": "parallel"}`` are summed
+    out by Pyro's `TraceEnum_ELBO` (one term, `negative_elbo`).
+
+    Args:
+        program: a module with `model` and, unless its latents are global or absent, `guide`.
+        kl_weight: weight of the KL, the beta of the beta-VAE (Higgins et al. 2017).
+        kl_warmup: training steps over which the weight rises linearly to `kl_weight`
+            (Bowman et al. 2016); 0 for none.
+        particles: draws of the guide an example.
+        analytic_kl: take KL terms in closed form where that is valid.
+
+    Raises:
+        ValueError: kl_weight < 0, kl_warmup < 0 or particles < 1.
+    """
+
+    kl_weight: Tensor
+    turns: Tensor
+
+    def __init__(
+        self,
+        program: nn.Module,
+        kl_weight: float = 1.0,
+        kl_warmup: int = 0,
+        particles: int = 1,
+        analytic_kl: bool = True,
+    ) -> None:
+        super().__init__(program)
+        if kl_weight < 0 or kl_warmup < 0:
+            raise ValueError(
+                f"kl_weight and kl_warmup must be 0 or more; got {kl_weight} and {kl_warmup}"
+            )
+        self.particles = _positive("particles", particles)
+        self.kl_warmup = kl_warmup
+        self.analytic_kl = analytic_kl
+        self.register_buffer("kl_weight", torch.tensor(float(kl_weight)))
+        self.register_buffer("turns", torch.zeros((), dtype=torch.long))
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
+        structure = self.prepare(*batch)
+        weight = self.kl_weight
+        if self.kl_warmup and self.training:
+            self.turns += 1
+            weight = weight * (self.turns / self.kl_warmup).clamp(max=1.0)
+        if structure.enumerated:
+            return self._enumerated(structure, batch)
+        loss, terms = self._particle(batch, weight)
+        for _ in range(self.particles - 1):
+            again, more = self._particle(batch, weight)
+            loss = loss + again
+            terms = {title: terms[title] + more[title] for title in terms}
+        if self.particles > 1:
+            loss = loss / self.particles
+            terms = {title: value / self.particles for title, value in terms.items()}
+        return loss, terms
+
+    def _particle(self, batch: Batch, weight: Tensor) -> tuple[Tensor, Terms]:
+        args = accepted(self.program, batch)
+        with isolated():
+            with KeepNoise():
+                guide = poutine.trace(guide_of(self.program)).get_trace(*args)
+            model = poutine.trace(poutine.replay(self.program.model, trace=guide)).get_trace(*args)
+        size = data_size(model, len(batch[0]))
+        values, terms = evaluate_terms(terms_of(model, guide, self.analytic_kl))
+        latent = list(dict.fromkeys(term.site for term in terms if term.kind == "kl"))
+        observed = list(dict.fromkeys(term.site for term in terms if term.kind != "kl"))
+        titles = ["reconstruction"] if observed else []
+        titles += ["kl"] if latent else []
+        titles += [f"reconstruction/{site}" for site in observed if len(observed) > 1]
+        titles += [f"kl/{site}" for site in latent if len(latent) > 1 and site in model.nodes]
+        rows = [[_belongs(term, title) / size for term in terms] for title in titles]
+        # (titles, terms) x (terms,): a product and a sum, since autocast would halve a matmul.
+        sums = (values.new_tensor(rows) * values).sum(1)
+        parts = dict(zip(titles, sums.unbind(), strict=True))
+        loss = parts.get("reconstruction", sums.new_zeros(()))
+        if latent:
+            loss = loss + weight * parts["kl"]
+        surrogate = _score_function(model, guide, weight, size)
+        if surrogate is not None:
+            loss = loss + surrogate - surrogate.detach()
+        return loss, {title: value.detach() for title, value in parts.items()}
+
+    def _enumerated(self, structure: Structure, batch: Batch) -> tuple[Tensor, Terms]:
+        if self.kl_warmup or float(self.kl_weight) != 1.0:
+            raise ValueError("kl_weight must be 1 where sites are enumerated: there is no KL term")
+        elbo = TraceEnum_ELBO(max_plate_nesting=structure.nesting, num_particles=self.particles)
+        return _by_pyro(elbo, self.program, batch)
+
+
+class PyroObjective(Objective):
+    """Any of Pyro's ELBO objects as an objective, per example, with one term `negative_elbo`.
+
+    Args:
+        program: the module with `model` and `guide`.
+        elbo: such as ``pyro.infer.RenyiELBO(alpha=0.5, num_particles=8)``.
+    """
+
+    def __init__(self, program: nn.Module, elbo: PyroELBO) -> None:
+        super().__init__(program)
+        self.elbo = elbo
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
+        self.prepare(*batch)
+        return _by_pyro(self.elbo, self.program, batch)
+
+
+class ImportanceWeightedELBO(Objective):
+    """The importance-weighted bound, per example (Burda, Grosse and Salakhutdinov 2016, eq. 8).
+
+    loss = -E log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q(z | x); one term,
+    `negative_bound`. K = 1 is the ELBO; the bound rises with K towards log p(x).
+
+    Args:
+        program: a module with `model` and `guide`, its guide reparameterised.
+        particles: K.
+
+    Raises:
+        ValueError: particles < 1; when it is run: sites that are subsampled or scaled (the
+            average inside the logarithm is then no bound), global latents, or guide sites
+            without reparameterised draws.
+    """
+
+    def __init__(self, program: nn.Module, particles: int = 8) -> None:
+        super().__init__(program)
+        self.particles = _positive("particles", particles)
+        self._broadcasts: bool | None = None
+
+    def prepare(self, *batch: Tensor) -> Structure:
+        if self.structure is not None:
+            return self.structure
+        found = super().prepare(*batch)
+        name = type(self.program).__name__
+        if found.shared or found.scaled:
+            sites = list(found.shared or found.scaled)
+            raise ValueError(
+                f"an importance-weighted bound needs latents of one example each and unscaled "
+                f"sites; {name} has {'global latents' if found.shared else 'scaled sites'} {sites}. "
+                "Use ELBO"
+            )
+        devices = [batch[0].device] if batch[0].is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            with isolated(), torch.no_grad():
+                guide = poutine.trace(guide_of(self.program)).get_trace(
+                    *accepted(self.program, batch)
+                )
+            for site, node in sample_sites(guide).items():
+                if not node["fn"].has_rsample:
+                    raise ValueError(
+                        f"the guide site {site!r} of {name} has no reparameterised draws, which "
+                        "this bound's gradient needs; use ELBO, which has the score function"
+                    )
+            self._broadcasts = broadcasts(self.program, found, batch)
+        return found
+
+    def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
+        structure = self.prepare(*batch)
+        weights = log_weights(
+            self.program, structure, batch, self.particles, broadcast=bool(self._broadcasts)
+        )  # (K, n)
+        bound = torch.logsumexp(weights, 0) - math.log(self.particles)
+        loss = -bound.mean()
+        return loss, {"negative_bound": loss.detach()}
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more; got {value}")
+    return value
+
+
+def _belongs(term: Term, title: str) -> float:
+    kind = "kl" if term.kind == "kl" else "reconstruction"
+    return float(title in (kind, f"{kind}/{term.site}"))
+
+
+def _score_function(
+    model: poutine.Trace, guide: poutine.Trace, weight: Tensor, size: int
+) -> Tensor | None:
+    """The surrogate whose gradient is the score-function estimator; None where none is needed.
+
+    grad E_q f = E_q [f grad log q]; f keeps only the costs that share a site's plates
+    (Rao-Blackwellisation), as `Trace_ELBO` does.
+    """
+    sites = [
+        site
+        for site in sample_sites(guide).values()
+        if not site["fn"].has_rsample and log_prob(site).requires_grad
+    ]
+    if not sites:
+        return None
+    costs = MultiFrameTensor()
+    for trace, sign in ((model, -1.0), (guide, 1.0)):
+        for site in sample_sites(trace).values():
+            kl = trace is guide or not site["is_observed"]
+            factor = sign * weight if kl else sign
+            costs.add((site["cond_indep_stack"], (factor * log_prob(site)).detach()))
+    surrogate = torch.zeros((), device=weight.device)
+    for site in sites:
+        cost = costs.sum_to(site["cond_indep_stack"])
+        surrogate = surrogate + (cost * log_prob(site)).sum()
+    return surrogate / size
+
+
+class _SeeSize(Messenger):
+    """Note the full size of the data plate while something else runs the program."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.size = batch_size
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        for frame in msg["cond_indep_stack"]:
+            if frame.vectorized and frame.size == self.batch_size:
+                self.size = int(frame.full_size)
+
+
+def _by_pyro(elbo: PyroELBO, program: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
+    args = accepted(program, batch)
+    with isolated(), _SeeSize(len(batch[0])) as seen:
+        loss = elbo.differentiable_loss(program.model, guide_of(program), *args)
+    loss = loss / seen.size
+    return loss, {"negative_elbo": loss.detach()}
+
+
+def default_objectives(program: nn.Module) -> dict[str, Objective]:
+    """The objectives that `fit` trains a program with: its own, or the ELBO."""
+    own = getattr(program, "objectives", None)
+    return own() if callable(own) else {"elbo": ELBO(program)}

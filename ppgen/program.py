@@ -1,0 +1,162 @@
+"""Program: a generative model as two methods, `model` and `guide`; the rest follows from them."""
+
+from typing import Any, Literal
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from .likelihood import broadcasts, kind_of, log_likelihoods
+from .objective import ELBO, Objective
+from .recorded import Recorded
+from .sites import Batch, accepted, guide_of, is_factor, isolated, prepare, sample_sites
+
+Density = Literal["exact", "bound", "unnormalized", "implicit"]
+
+
+class Program(Recorded, PyroModule):
+    """A generative model written as ordinary Pyro.
+
+    Subclasses define two methods of one signature and, where they are not the defaults,
+    `density`, `objectives` and `generate`::
+
+        class PPCA(Program):
+            def __init__(self, shape, *, latent_dim=2): ...
+            def model(self, x):                 # p(x, z); data enter through obs=
+                with pyro.plate("batch", len(x)):
+                    z = pyro.sample("z", ...)
+                    pyro.sample("x", ..., obs=x)
+            def guide(self, x):                 # q(z | x)
+                with pyro.plate("batch", len(x)):
+                    pyro.sample("z", ...)
+
+    Constructor arguments are the configuration. `shape`, `levels`, `num_classes` and `data_size`
+    are filled in from the data set where the constructor has them.
+
+    Attributes:
+        density: what is known of p(x): "exact", "bound", "unnormalized" or "implicit".
+        arguments: the constructor arguments by name, defaults included, as they were given.
+        shape: shape of one example, without the batch.
+    """
+
+    density: Density = "bound"
+    shape: tuple[int, ...]
+
+    def model(self, x: Tensor, *conditions: Tensor) -> Any:
+        """The joint density p(x, z | conditions) as Pyro sample statements."""
+        raise NotImplementedError(f"{type(self).__name__} does not define model")
+
+    def objectives(self) -> dict[str, Objective]:
+        """What `fit` minimises: one objective a player, stepped in this order."""
+        return {"elbo": ELBO(self)}
+
+    def generate(self, n: int, *conditions: Tensor, mean: bool = False) -> Tensor:
+        """The hook behind `sample`: run the model forwards on a template of zeros.
+
+        Valid only where the program uses x as `obs=` and nowhere else; others override it.
+        """
+        return generate(self, n, *conditions, shape=self.shape, mean=mean)
+
+    def sample(self, n: int, *conditions: Tensor, mean: bool = False, **options: Any) -> Tensor:
+        """Draw n examples, shape (n, *shape), in evaluation mode and without gradients.
+
+        Args:
+            conditions: such as labels, each of length n.
+            mean: give the mean of the observation given the latents (the usual picture)
+                instead of a draw.
+            options: what the program's `generate` takes besides.
+
+        Raises:
+            ValueError: n < 1, or a condition of another length.
+        """
+        check_draws(n, conditions)
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                return self.generate(n, *conditions, mean=mean, **options)
+        finally:
+            self.train(training)
+
+    def log_prob(self, x: Tensor, *conditions: Tensor, num_particles: int = 1) -> Tensor:
+        """Nats per example, shape (n,): exact, or the importance-weighted bound; see `density`.
+
+        Args:
+            x: float32, shape (n, *shape).
+            num_particles: draws of the guide an example; more give a tighter bound.
+
+        Raises:
+            ValueError: num_particles < 1, or the density is not normalised.
+        """
+        return log_prob(self, x, *conditions, num_particles=num_particles)
+
+
+def check_draws(n: int, conditions: Batch) -> None:
+    if n < 1:
+        raise ValueError(f"n must be 1 or more; got {n}")
+    for condition in conditions:
+        if len(condition) != n:
+            raise ValueError(f"a condition has {len(condition)} entries for {n} samples")
+
+
+def _place(program: nn.Module) -> torch.device:
+    return next((p.device for p in program.parameters()), torch.device("cpu"))
+
+
+def generate(
+    program: nn.Module, n: int, *conditions: Tensor, shape: tuple[int, ...], mean: bool = False
+) -> Tensor:
+    """Run any program's model forwards: (n, *shape). Global latents come from its guide."""
+    template = torch.zeros(n, *shape, device=_place(program))
+    args = accepted(program, (template, *conditions))
+    with isolated(), pyro.validation_enabled(False):
+        model = program.model
+        found = prepare(program, (template, *conditions))
+        if found.shared and getattr(program, "guide", None) is not None:
+            guide = poutine.trace(guide_of(program)).get_trace(*args)
+            for name in found.local:
+                if name in guide.nodes:
+                    guide.remove_node(name)
+            model = poutine.replay(model, trace=guide)
+        trace = poutine.trace(poutine.uncondition(model)).get_trace(*args)
+    site = _observation(trace)
+    if not mean:
+        return site["value"].detach()
+    return site["fn"].mean.detach()
+
+
+def _observation(trace: poutine.Trace) -> dict:
+    for site in sample_sites(trace).values():
+        if site["infer"].get("was_observed") and not is_factor(site):
+            return site
+    raise ValueError("the program has no observed site to sample: define `generate`")
+
+
+def log_prob(program: nn.Module, x: Tensor, *conditions: Tensor, num_particles: int = 1) -> Tensor:
+    """`Program.log_prob` for any program."""
+    if num_particles < 1:
+        raise ValueError(f"num_particles must be 1 or more; got {num_particles}")
+    batch = (x, *conditions)
+    found = prepare(program, batch)
+    require_normalised(program, found.factors)
+    many = num_particles > 1 and kind_of(found)[0] != "exact"
+    together = many and broadcasts(program, found, batch)
+    return log_likelihoods(program, found, batch, num_particles, broadcast=together)
+
+
+def require_normalised(program: nn.Module, factors: tuple[str, ...]) -> None:
+    """Refuse a likelihood where there is none, saying why."""
+    name = type(program).__name__
+    density = getattr(program, "density", "bound")
+    if density == "implicit":
+        raise ValueError(
+            f"{name} is implicit: it draws samples but has no density, so there is no likelihood; "
+            "judge its samples instead"
+        )
+    if factors or density == "unnormalized":
+        raise ValueError(
+            f"{name} has an unnormalised density (pyro.factor {list(factors)}): a likelihood needs "
+            "an estimate of log Z, which this program does not offer"
+        )
