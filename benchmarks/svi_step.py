@@ -137,7 +137,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--inductor", action="store_true", help="also our inductor mode (slow start)")
+    parser.add_argument(
+        "--inductor", action="store_true", help="also our inductor mode (slow start)"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -167,7 +169,9 @@ def main() -> None:
         if cuda:
             runs["by hand, CUDA graph"] = cuda_graphed(programs[5], x)
         if options.inductor:
-            runs["ours, inductor"] = stepper(programs[6], Compiled(ELBO(programs[6]), "inductor"), x)
+            runs["ours, inductor"] = stepper(
+                programs[6], Compiled(ELBO(programs[6]), "inductor"), x
+            )
         times: dict[str, list[float]] = {key: [] for key in runs}
         for _ in range(options.rounds + 5):
             for key, run in runs.items():

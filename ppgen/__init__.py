@@ -1,0 +1,33 @@
+"""Every generative model of the textbooks as one Pyro program."""
+
+from importlib import import_module
+from typing import Any
+
+# Loaded at first use, so that `ppgen --help` does not wait for PyTorch.
+_HOMES = {
+    "Program": "program",
+    "Objective": "objective",
+    "ELBO": "objective",
+    "ImportanceWeightedELBO": "objective",
+    "VAE": "models.vae",
+    "fit": "fit",
+    "load": "load",
+    "load_data": "data",
+    "Dataset": "data",
+    "evaluate": "evaluate",
+    "Likelihood": "likelihood",
+    "Run": "run",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ppgen' has no attribute {name!r}; it has {sorted(_HOMES)}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -70,7 +70,7 @@ class Compiled(nn.Module):
         if key not in self.graphs:
             try:
                 self._trace(key, batch)
-            except Exception as error:  # noqa: BLE001 - any failure means: run it plainly
+            except Exception as error:
                 self._fall_back(error, batch)
                 return self.objective(*batch)
         graph, titles = self.graphs[key]
@@ -90,7 +90,12 @@ class Compiled(nn.Module):
             torch.is_grad_enabled(),
             torch.is_inference_mode_enabled(),
             torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
-            *(value for owner in owners for value in vars(owner).values() if type(value) in SCALARS),
+            *(
+                value
+                for owner in owners
+                for value in vars(owner).values()
+                if type(value) in SCALARS
+            ),
         )
 
     def _trace(self, key: tuple, batch: tuple[Tensor, ...]) -> None:
@@ -146,7 +151,7 @@ class Compiled(nn.Module):
 
 
 def _stores(objective: nn.Module) -> list[tuple[dict, str]]:
-    """Where each parameter and buffer is looked up at a call, in the order of the graph's inputs."""
+    """Where each parameter and buffer is looked up at a call, in the graph's order."""
 
     def place(name: str, kind: str) -> tuple[dict, str]:
         path, _, last = name.rpartition(".")

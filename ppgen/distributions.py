@@ -1,11 +1,22 @@
 """Distributions that Pyro lacks."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
+
+
+class _Levels(constraints.Constraint):
+    """Values from 0 to 1 that stand for levels: their law is a probability, not a density."""
+
+    is_discrete = True
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value >= 0) & (value <= 1)
 
 
 class DiscretizedLogistic(TorchDistribution):
@@ -25,7 +36,7 @@ class DiscretizedLogistic(TorchDistribution):
     """
 
     arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}  # noqa: RUF012
-    support = constraints.unit_interval
+    support = _Levels()
     has_rsample = False
 
     def __init__(
@@ -37,7 +48,7 @@ class DiscretizedLogistic(TorchDistribution):
         self.levels = levels
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    def expand(self, batch_shape: torch.Size, _instance: object = None) -> "DiscretizedLogistic":
+    def expand(self, batch_shape: Any, _instance: object = None) -> "DiscretizedLogistic":
         shape = torch.Size(batch_shape)
         return DiscretizedLogistic(
             self.loc.expand(shape), self.log_scale.expand(shape), self.levels, validate_args=False
@@ -52,9 +63,11 @@ class DiscretizedLogistic(TorchDistribution):
         middle = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
         below = value < half
         above = value > 1 - half
-        return torch.where(below, F.logsigmoid(upper), torch.where(above, F.logsigmoid(-lower), middle))
+        return torch.where(
+            below, F.logsigmoid(upper), torch.where(above, F.logsigmoid(-lower), middle)
+        )
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
             uniform = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)

@@ -1,6 +1,7 @@
 """Log-likelihoods of any program: exact where it can be, else the importance-weighted bound."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from .sites import Batch, Structure, accepted, guide_of, isolated, log_prob, sample_sites
+from .sites import Batch, Structure, accepted, guide_of, isolated, log_prob, model_of, sample_sites
 
 Kind = Literal["exact", "bound", "estimate"]
 Measure = Literal["probability", "density"]
@@ -82,7 +83,7 @@ def _weights(
 ) -> Tensor:
     """One run of guide and model: (K, n), where K is 1 without a particle plate."""
     nesting = structure.nesting + (particles is not None)
-    model = program.model
+    model = model_of(program)
     if structure.enumerated:
         model = poutine.enum(model, first_available_dim=-nesting - 1)
     args = accepted(program, batch)
@@ -95,7 +96,7 @@ def _weights(
     return _example_sums(structure, *traces, len(batch[0]), particles)
 
 
-def _traces(model: object, guide: object, args: Batch) -> tuple[poutine.Trace, poutine.Trace]:
+def _traces(model: Callable, guide: Callable, args: Batch) -> tuple[poutine.Trace, poutine.Trace]:
     guide_trace = poutine.trace(guide).get_trace(*args)
     return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args), guide_trace
 
@@ -154,7 +155,7 @@ def broadcasts(program: nn.Module, structure: Structure, batch: Batch) -> bool:
     try:
         with torch.no_grad(), pyro.validation_enabled(False), isolated():
             dim = -structure.nesting - 1
-            model = program.model
+            model = model_of(program)
             if structure.enumerated:
                 model = poutine.enum(model, first_available_dim=dim - 1)
             args = accepted(program, small)
@@ -162,7 +163,7 @@ def broadcasts(program: nn.Module, structure: Structure, batch: Batch) -> bool:
                 traces = _traces(model, guide_of(program), args)
             together = _example_sums(structure, *traces, len(small[0]), 3)
             if structure.enumerated:
-                model = poutine.enum(program.model, first_available_dim=dim)
+                model = poutine.enum(model_of(program), first_available_dim=dim)
             for k in range(3):
                 drawn = traces[1].copy()
                 for name, site in sample_sites(drawn).items():

@@ -22,6 +22,7 @@ from .sites import (
     guide_of,
     isolated,
     log_prob,
+    model_of,
     prepare,
     sample_sites,
 )
@@ -133,7 +134,9 @@ class ELBO(Objective):
         with isolated():
             with KeepNoise():
                 guide = poutine.trace(guide_of(self.program)).get_trace(*args)
-            model = poutine.trace(poutine.replay(self.program.model, trace=guide)).get_trace(*args)
+            model = poutine.trace(poutine.replay(model_of(self.program), trace=guide)).get_trace(
+                *args
+            )
         size = data_size(model, len(batch[0]))
         values, terms = evaluate_terms(terms_of(model, guide, self.analytic_kl))
         latent = list(dict.fromkeys(term.site for term in terms if term.kind == "kl"))
@@ -208,8 +211,8 @@ class ImportanceWeightedELBO(Objective):
             sites = list(found.shared or found.scaled)
             raise ValueError(
                 f"an importance-weighted bound needs latents of one example each and unscaled "
-                f"sites; {name} has {'global latents' if found.shared else 'scaled sites'} {sites}. "
-                "Use ELBO"
+                f"sites; {name} has {'global latents' if found.shared else 'scaled sites'} "
+                f"{sites}: use ELBO"
             )
         devices = [batch[0].device] if batch[0].is_cuda else []
         with torch.random.fork_rng(devices=devices):
@@ -289,10 +292,10 @@ class _SeeSize(Messenger):
                 self.size = int(frame.full_size)
 
 
-def _by_pyro(elbo: PyroELBO, program: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
+def _by_pyro(elbo: Any, program: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
     args = accepted(program, batch)
     with isolated(), _SeeSize(len(batch[0])) as seen:
-        loss = elbo.differentiable_loss(program.model, guide_of(program), *args)
+        loss = elbo.differentiable_loss(model_of(program), guide_of(program), *args)
     loss = loss / seen.size
     return loss, {"negative_elbo": loss.detach()}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .likelihood import broadcasts, kind_of, log_likelihoods
 from .objective import ELBO, Objective
 from .recorded import Recorded
-from .sites import Batch, accepted, guide_of, is_factor, isolated, prepare, sample_sites
+from .sites import accepted, guide_of, is_factor, isolated, model_of, prepare, sample_sites
 
 Density = Literal["exact", "bound", "unnormalized", "implicit"]
 
@@ -44,8 +44,8 @@ class Program(Recorded, PyroModule):
     density: Density = "bound"
     shape: tuple[int, ...]
 
-    def model(self, x: Tensor, *conditions: Tensor) -> Any:
-        """The joint density p(x, z | conditions) as Pyro sample statements."""
+    def model(self, *batch: Any, **options: Any) -> Any:
+        """The joint density p(x, z | conditions) of a batch (x, *conditions)."""
         raise NotImplementedError(f"{type(self).__name__} does not define model")
 
     def objectives(self) -> dict[str, Objective]:
@@ -71,14 +71,7 @@ class Program(Recorded, PyroModule):
         Raises:
             ValueError: n < 1, or a condition of another length.
         """
-        check_draws(n, conditions)
-        training = self.training
-        self.eval()
-        try:
-            with torch.no_grad():
-                return self.generate(n, *conditions, mean=mean, **options)
-        finally:
-            self.train(training)
+        return draw(self, n, *conditions, shape=self.shape, mean=mean, **options)
 
     def log_prob(self, x: Tensor, *conditions: Tensor, num_particles: int = 1) -> Tensor:
         """Nats per example, shape (n,): exact, or the importance-weighted bound; see `density`.
@@ -93,12 +86,30 @@ class Program(Recorded, PyroModule):
         return log_prob(self, x, *conditions, num_particles=num_particles)
 
 
-def check_draws(n: int, conditions: Batch) -> None:
+def draw(
+    program: nn.Module,
+    n: int,
+    *conditions: Tensor,
+    shape: tuple[int, ...],
+    mean: bool = False,
+    **options: Any,
+) -> Tensor:
+    """`Program.sample` for any program; a stranger's examples have the given shape."""
     if n < 1:
         raise ValueError(f"n must be 1 or more; got {n}")
     for condition in conditions:
         if len(condition) != n:
             raise ValueError(f"a condition has {len(condition)} entries for {n} samples")
+    training = program.training
+    program.eval()
+    try:
+        with torch.no_grad():
+            own = getattr(program, "generate", None)
+            if own is not None:
+                return own(n, *conditions, mean=mean, **options)
+            return generate(program, n, *conditions, shape=shape, mean=mean)
+    finally:
+        program.train(training)
 
 
 def _place(program: nn.Module) -> torch.device:
@@ -112,8 +123,8 @@ def generate(
     template = torch.zeros(n, *shape, device=_place(program))
     args = accepted(program, (template, *conditions))
     with isolated(), pyro.validation_enabled(False):
-        model = program.model
-        found = prepare(program, (template, *conditions))
+        model = model_of(program)
+        found = prepare(program, (template, *conditions), check=False)
         if found.shared and getattr(program, "guide", None) is not None:
             guide = poutine.trace(guide_of(program)).get_trace(*args)
             for name in found.local:

@@ -1,4 +1,4 @@
-"""Objects that remember the arguments they were made with, so that a run can say how to remake them."""
+"""Objects that remember their constructor's arguments, so that a run can say how to remake them."""
 
 import inspect
 from typing import Any, Self

@@ -83,9 +83,7 @@ def _plain(site: dict) -> bool:
     return site["mask"] is None and isinstance(site["scale"], (int, float))
 
 
-def terms_of(
-    model: poutine.Trace, guide: poutine.Trace, analytic_kl: bool
-) -> list[Term]:
+def terms_of(model: poutine.Trace, guide: poutine.Trace, analytic_kl: bool) -> list[Term]:
     """The summands of the negative ELBO of a pair of traces.
 
     A latent's KL is taken in closed form where that is valid: the model draws nothing before
@@ -131,8 +129,8 @@ def _density(name: str, kind: str, sign: float, site: dict) -> Term:
             return Term(name, kind, sign * scale, _normal, tuple(_full(t, shape) for t in parts))
         if type(fn) is dist.Bernoulli and "logits" in vars(fn):
             shape = site["value"].shape
-            parts = (site["value"], fn.logits)
-            return Term(name, kind, sign * scale, _bernoulli, tuple(_full(t, shape) for t in parts))
+            pair = (site["value"], fn.logits)
+            return Term(name, kind, sign * scale, _bernoulli, tuple(_full(t, shape) for t in pair))
     return Term(name, kind, sign, _total, (log_prob(site),))
 
 
@@ -146,7 +144,7 @@ def _closed_kl(name: str, guide: dict, model: dict) -> Term | None:
         parts = (q.loc, q.scale, p.loc, p.scale)
         return Term(name, "kl", scale, _normal_kl, tuple(_full(part, shape) for part in parts))
     try:
-        value = dist.kl_divergence(guide["fn"], model["fn"])
+        value = torch.distributions.kl_divergence(guide["fn"], model["fn"])
     except NotImplementedError:
         return None
     return Term(name, "kl", scale, _total, (value,))

@@ -38,16 +38,21 @@ def isolated() -> Iterator[dict]:
 def accepted(program: nn.Module, batch: Batch) -> Batch:
     """The leading entries of a batch ``(x, *conditions)`` that `program.model` has room for."""
     count = 0
-    for parameter in signatures.signature(program.model).parameters.values():  # type: ignore[arg-type]
+    for parameter in signatures.signature(model_of(program)).parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             return batch
         count += parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     return batch[:count]
 
 
+def model_of(program: nn.Module) -> Callable[..., Any]:
+    """The program's model, as a function."""
+    return program.model  # type: ignore[return-value]
+
+
 def guide_of(program: nn.Module) -> Callable[..., Any]:
     """The program's guide; one without sites where it has none (a program without latents)."""
-    guide = getattr(program, "guide", None)
+    guide: Any = getattr(program, "guide", None)
     return guide if guide is not None else _no_sites
 
 
@@ -57,9 +62,10 @@ def _no_sites(*batch: Tensor) -> None:
 
 def sample_sites(trace: poutine.Trace) -> dict[str, dict]:
     """The random sites of a trace by name, in the order they ran, plate indices left out."""
+    nodes: dict[str, Any] = trace.nodes
     return {
         name: site
-        for name, site in trace.nodes.items()
+        for name, site in nodes.items()
         if site["type"] == "sample" and not site_is_subsample(site)
     }
 
@@ -105,6 +111,7 @@ class Structure:
     plate: str | None
     plate_dim: int | None  # the data plate's dimension, counted from the right
     nesting: int  # how many dimensions plates take, from the right
+    discrete: bool  # whether every observation is a probability rather than a density
 
     @property
     def latent(self) -> tuple[str, ...]:
@@ -115,7 +122,7 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
     """Run the model once on a batch and sort its sites. Draws from the global generator."""
     args = accepted(program, batch)
     with isolated(), torch.no_grad():
-        trace = poutine.trace(program.model).get_trace(*args)
+        trace = poutine.trace(model_of(program)).get_trace(*args)
     frame = data_frame(trace, len(batch[0]))
     found: dict[str, list[str]] = {key: [] for key in Structure.__dataclass_fields__}
     for name, site in sample_sites(trace).items():
@@ -126,7 +133,9 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         else:
             if site["infer"].get("enumerate"):
                 found["enumerated"].append(name)
-            inside = frame is not None and any(f.name == frame.name for f in site["cond_indep_stack"])
+            inside = frame is not None and any(
+                f.name == frame.name for f in site["cond_indep_stack"]
+            )
             found["local" if inside else "shared"].append(name)
         if not (isinstance(site["scale"], (int, float)) and site["scale"] == 1):
             found["scaled"].append(name)
@@ -137,18 +146,27 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
         plate=None if frame is None else frame.name,
         plate_dim=None if frame is None else frame.dim,
         nesting=max(
-            (-f.dim for s in sample_sites(trace).values() for f in s["cond_indep_stack"] if f.vectorized),
+            (
+                -f.dim
+                for s in sample_sites(trace).values()
+                for f in s["cond_indep_stack"]
+                if f.vectorized
+            ),
             default=0,
+        ),
+        discrete=all(
+            sample_sites(trace)[name]["fn"].support.is_discrete for name in found["observed"]
         ),
     )
 
 
-def prepare(program: nn.Module, batch: Batch) -> Structure:
+def prepare(program: nn.Module, batch: Batch, *, check: bool = True) -> Structure:
     """Complete a program before an optimiser sees its parameters, and refuse what cannot train.
 
     A program without a guide gets an autoguide where all of its latents are global (a full
     covariance Gaussian up to 256 dimensions, a diagonal one above); lazily made parameters are
-    made. Already prepared programs are left as they are.
+    made. Already prepared programs are left as they are. With `check` the observations are held
+    against the supports of their distributions (a template of zeros may lie outside).
 
     Raises:
         TypeError: the object has no `model` method.
@@ -163,6 +181,11 @@ def prepare(program: nn.Module, batch: Batch) -> Structure:
     args = accepted(program, batch)
     if not args:
         raise TypeError(f"{type(program).__name__}.model takes no arguments; it needs the data `x`")
+    with pyro.validation_enabled(check):
+        return _prepare(program, batch, args)
+
+
+def _prepare(program: nn.Module, batch: Batch, args: Batch) -> Structure:
     found = structure(program, batch)
     sampled = [name for name in found.latent if name not in found.enumerated]
     if sampled and getattr(program, "guide", None) is None:
@@ -175,7 +198,7 @@ def prepare(program: nn.Module, batch: Batch) -> Structure:
             )
         program.guide = _autoguide(program, found, args)
     with isolated() as store:
-        model_trace = poutine.trace(program.model).get_trace(*args)
+        model_trace = poutine.trace(model_of(program)).get_trace(*args)
         guide_trace = poutine.trace(guide_of(program)).get_trace(*args)
     own = {id(parameter) for parameter in program.parameters()}
     for name, value in store["params"].items():
@@ -190,19 +213,21 @@ def prepare(program: nn.Module, batch: Batch) -> Structure:
             f"{type(program).__name__} has global latents {list(found.shared)} but its data plate "
             f"{found.plate!r} is only as large as the batch: the posterior will be too wide. Use "
             "pyro.plate(name, size=data_size, subsample=x)",
-            stacklevel=3,
+            stacklevel=4,
         )
     return found
 
 
 def _autoguide(program: nn.Module, found: Structure, args: Batch) -> nn.Module:
-    model = program.model
+    model = model_of(program)
     if found.enumerated:
         model = poutine.block(model, hide=list(found.enumerated))
     with isolated(), torch.no_grad():
-        trace = poutine.trace(program.model).get_trace(*args)
+        trace = poutine.trace(model_of(program)).get_trace(*args)
     dimensions = sum(
-        trace.nodes[name]["value"].numel() for name in found.shared if name not in found.enumerated
+        sample_sites(trace)[name]["value"].numel()
+        for name in found.shared
+        if name not in found.enumerated
     )
     family = AutoMultivariateNormal if dimensions <= FULL_COVARIANCE_LIMIT else AutoNormal
     return family(model)
@@ -241,7 +266,7 @@ def first_nonfinite(program: nn.Module, batch: Batch) -> str | None:
     args = accepted(program, batch)
     with isolated(), torch.no_grad(), pyro.validation_enabled(False):
         guide = poutine.trace(guide_of(program)).get_trace(*args)
-        model = poutine.trace(poutine.replay(program.model, trace=guide)).get_trace(*args)
+        model = poutine.trace(poutine.replay(model_of(program), trace=guide)).get_trace(*args)
     for trace, side in ((guide, "guide"), (model, "model")):
         for name, site in sample_sites(trace).items():
             parts = {

@@ -20,7 +20,7 @@ LIKELIHOODS = ("bernoulli", "gaussian", "discretized_logistic")
 
 
 class VAE(Program):
-    """p(x, z) = N(z; 0, I) p(x | z), with q(z | x) = N(mu(x), diag sigma(x)^2).
+    """The variational autoencoder: p(x, z) = N(z; 0, I) p(x | z), q(z | x) a diagonal Gaussian.
 
     An infinite mixture: every z is a component. With `num_classes` it is the conditional VAE,
     p(x, z | y) (Sohn et al. 2015). A weight on the KL (beta-VAE) and its warm-up belong to the
@@ -86,11 +86,6 @@ class VAE(Program):
             self.prior_network = nn.Embedding(num_classes, 2 * latent_dim)
             nn.init.zeros_(self.prior_network.weight)
 
-    @property
-    def measure(self) -> str:
-        """What its likelihood is: a "probability" of levels, or a "density"."""
-        return "density" if self.likelihood == "gaussian" else "probability"
-
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
         label = self._label(x, y)
         with pyro.plate("batch", len(x)):
@@ -118,7 +113,9 @@ class VAE(Program):
         if self.num_classes is None:
             return None
         if y is None:
-            raise ValueError(f"this VAE is conditional on {self.num_classes} classes: labels y needed")
+            raise ValueError(
+                f"this VAE is conditional on {self.num_classes} classes: labels y needed"
+            )
         return F.one_hot(y, self.num_classes).to(like.dtype)
 
     def _prior(self, x: Tensor, y: Tensor | None) -> dist.Independent:
@@ -158,13 +155,17 @@ def _networks(
         return network.encoder, network.decoder  # type: ignore[return-value]
     _choice("network", network, ("mlp", "conv"))
     _choice("activation", activation, tuple(ACTIVATIONS))
-    widths = tuple(hidden if hidden is not None else (512, 512) if network == "mlp" else (32, 64, 128))
+    widths = tuple(
+        hidden if hidden is not None else (512, 512) if network == "mlp" else (32, 64, 128)
+    )
     for width in widths:
         _at_least_one("hidden", width)
     if network == "mlp":
         style: dict[str, Any] = {"activation": activation, "normalise": normalise}
         encoder = MLPEncoder(shape, 2 * latents, widths, classes=classes, **style)
-        return encoder, MLPDecoder(latents, shape, widths, outputs=outputs, classes=classes, **style)
+        return encoder, MLPDecoder(
+            latents, shape, widths, outputs=outputs, classes=classes, **style
+        )
     if len(shape) != 3 or not widths:
         raise ValueError(f"network='conv' takes images (C, H, W) and hidden channels; got {shape}")
     image = (shape[0], shape[1], shape[2])

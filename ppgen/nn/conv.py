@@ -36,7 +36,11 @@ class ConvEncoder(nn.Module):
         layers: list[nn.Module] = []
         inputs = channels + classes
         for features in hidden:
-            layers += [nn.Conv2d(inputs, features, 3, stride=2, padding=1), _norm(features), nn.SiLU()]
+            layers += [
+                nn.Conv2d(inputs, features, 3, stride=2, padding=1),
+                _norm(features),
+                nn.SiLU(),
+            ]
             inputs = features
         self.layers = nn.Sequential(*layers)
         last = math.prod(_sizes((height, width), len(hidden))[-1])
@@ -77,7 +81,11 @@ class ConvDecoder(nn.Module):
                 nn.Upsample(size=sizes[len(hidden) - 1 - index], mode="nearest"),
                 nn.Conv2d(features, after, 3, padding=1),
             ]
-        layers += [_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], outputs * channels, 3, padding=1)]
+        layers += [
+            _norm(widths[-1]),
+            nn.SiLU(),
+            nn.Conv2d(widths[-1], outputs * channels, 3, padding=1),
+        ]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:

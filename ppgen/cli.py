@@ -1,0 +1,102 @@
+"""The command `ppgen`: train, evaluate, sample and report on any program.
+
+Only what a subcommand needs is imported, so that `ppgen --help` answers at once.
+"""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+COMMANDS = {
+    "train": "train a model on a data set; writes a run directory",
+    "evaluate": "test likelihood of a run, with the kind of number it is",
+    "sample": "draw from a run, to a picture or a .npz file",
+    "report": "write a run's report.html, one self-contained page",
+    "models": "list the models, or show one with its options",
+    "data": "list the data sources, or look at one",
+}
+HELP = """usage: ppgen COMMAND [options]
+
+Every generative model as one Pyro program: train, evaluate, sample, report.
+
+commands:
+{commands}
+
+start here:
+  ppgen train --model VAE --model.latent_dim 2 --data mnist --binarize dynamic --out runs/vae
+  ppgen evaluate runs/vae --particles 100
+  ppgen report runs/vae
+
+`ppgen COMMAND --help` explains a command; `ppgen train --model NAME --help` also its model.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 (the run failed) or 2 (bad input)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {k:10s}{v}" for k, v in COMMANDS.items())))
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"ppgen {version('ppgen')}")
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        return _fail("ppgen", f"unknown command {name!r}{near(name, COMMANDS)}", 2)
+    from . import commands
+
+    run: Callable[[list[str]], None] = getattr(commands, name)
+    if os.environ.get("PPGEN_DEBUG"):  # full tracebacks, for whoever develops a model
+        run(rest)
+        return 0
+    import warnings
+
+    # A warning is one line for a person; where in the code it arose is not their concern.
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    try:
+        run(rest)
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted: the run is saved; --resume goes on", file=sys.stderr)
+        return 130
+    except (FloatingPointError, OSError, RuntimeError) as error:
+        known = isinstance(
+            error, (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError)
+        )
+        return _fail(f"ppgen {name}", error, 2 if known else 1)
+    except (ValueError, TypeError) as error:
+        return _fail(f"ppgen {name}", error, 2)
+    return 0
+
+
+def _fail(who: str, error: object, status: int) -> int:
+    text = " ".join(str(error).split()) or type(error).__name__
+    print(f"{who}: error: {text}", file=sys.stderr)
+    return status
+
+
+def near(word: str, known: Any) -> str:
+    """'; did you mean ...?' for a misspelt word, or the known ones where there are few."""
+    found = difflib.get_close_matches(word, list(known), 3, 0.5)
+    if found:
+        return f"; did you mean {' or '.join(found)}?"
+    return f"; known: {', '.join(known)}" if len(list(known)) <= 12 else ""
+
+
+def new_file(path: str | Path, overwrite: bool) -> Path:
+    """A path to write to, refused where there is a file already."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists: choose another name or add --overwrite")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,408 @@
+"""What each subcommand of `ppgen` does."""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import docstring_parser
+from jsonargparse import Namespace, set_parsing_settings
+from rich.console import Console
+from rich.table import Table
+
+from .arguments import Parser, add_class, flags, model_class, objective_class, saved, without
+from .cli import new_file
+
+NOT_OPTIONS: set[str | int] = {
+    "program",
+    "dataset",
+    "objective",
+    "on_validation",
+    "out",
+    "resume",
+    "overwrite",
+}
+# What a resumed run may change: the rest is the run's own.
+RESUMABLE = {"out", "resume", "epochs", "steps", "progress", "checkpoint_seconds", "sample_epochs"}
+RESUMABLE |= {"model", "device"}
+
+
+# train ------------------------------------------------------------------------------------------
+
+
+def _train_parser(model: type, objective: type) -> Parser:
+    from .fit import fit
+
+    parser = Parser(
+        prog="ppgen train",
+        description="Train a model on a data set by stochastic variational inference.",
+        exit_on_error=False,
+    )
+    parser.add_argument("--config", type=str, help="a saved configuration; options given here win")
+    parser.add_argument("--conditional", type=bool, default=False, help="condition on the labels")
+    parser.add_argument("--data", type=str, default="mnist", help="a source; see `ppgen data`")
+    parser.add_argument(
+        "--binarize",
+        type=Literal["none", "threshold", "static", "dynamic"],
+        default="none",
+        help="make pixels 0 or 1; dynamic draws them afresh at each batch",
+    )
+    parser.add_argument(
+        "--size", type=int | None, default=None, help="resize images to size x size"
+    )
+    parser.add_argument("--split_seed", type=int, default=0, help="seed of splits and static draws")
+    parser.add_argument("--out", type=str, help="the run directory to write")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    parser.add_function_arguments(fit, None, skip=NOT_OPTIONS)
+    add_class(parser, "model", model, "short name (`ppgen models`) or package.module.Class")
+    add_class(
+        parser, "objective", objective, "ELBO, ImportanceWeightedELBO or package.module.Class"
+    )
+    return parser
+
+
+def train(argv: list[str]) -> None:
+    set_parsing_settings(docstring_parse_style=docstring_parser.DocstringStyle.GOOGLE)
+    given = flags(argv)
+    words = list(argv)
+    helping = "-h" in argv or "--help" in argv
+    if "resume" in given:
+        words = _resumed(given) + words
+    elif given.get("config"):
+        words = saved(Path(str(given["config"])), given) + words
+    wanted = flags(words)
+    name = wanted.get("model") or ("VAE" if helping else None)
+    if name is None:
+        from .models import MODELS
+
+        raise ValueError(
+            f"--model is missing; known: {', '.join(MODELS)} (or package.module.Class)"
+        )
+    model = model_class(name)
+    objective = objective_class(wanted.get("objective") or "ELBO")
+    parser = _train_parser(model, objective)
+    if helping:
+        parser.print_help()
+        return
+    options = parser.parse_args(without(words, "model", "objective"))
+    if options.out is None:
+        raise ValueError("--out is missing: the run directory to write")
+    own_objective = any(flag.split(".")[0] == "objective" for flag in wanted)
+    _train(model, objective if own_objective else None, options, name if "." in name else None)
+
+
+def _resumed(given: dict[str, str | None]) -> list[str]:
+    if not given.get("out"):
+        raise ValueError("--resume needs --out, the run directory to go on with")
+    path = Path(str(given["out"]))
+    changed = sorted(set(given) - RESUMABLE)
+    if changed:
+        raise ValueError(
+            f"--{changed[0]} cannot change in a resumed run, which keeps its model, data and "
+            "training; only --epochs, --steps, --device and what is shown can"
+        )
+    if not (path / "config.yaml").exists():
+        raise ValueError(f"{path} holds no run to resume (no config.yaml there)")
+    from .run import check_format
+
+    check_format(path)
+    return saved(path / "config.yaml", given)
+
+
+def _train(model: type, objective: type | None, options: Namespace, stranger: str | None) -> None:
+    import torch
+
+    from .data import load_data
+    from .fit import fit
+    from .load import build, data_info
+    from .objective import Objective
+    from .run import check_claim
+
+    out = Path(options.out)
+    if "RANK" not in os.environ:
+        check_claim(out, resume=options.resume, overwrite=options.overwrite)
+    dataset = load_data(
+        options.data, binarize=options.binarize, size=options.size, seed=options.split_seed
+    )
+    torch.manual_seed(options.seed)
+    arguments = dict(options.model.items()) if "model" in options else {}
+    program = build(model, arguments, data_info(dataset), options.conditional)
+    chosen: Any = None
+    if objective is not None:
+        given = dict(options.objective.items()) if "objective" in options else {}
+        if issubclass(objective, Objective):
+            chosen = objective(program, **given)
+        else:
+            chosen = objective(**given)
+            chosen.__dict__["arguments"] = given
+    training = {
+        key: options[key] for key in inspect.signature(fit).parameters if key not in NOT_OPTIONS
+    }
+    _say(f"{model.__name__}: {_count(program)} parameters; {dataset}")
+    run = fit(
+        program,
+        dataset,
+        out=out,
+        objective=chosen,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        **training,
+    )
+    last = next((row for row in reversed(run.metrics) if row["split"] == "validation"), None)
+    if last is not None:
+        _say(f"validation: {last['loss']:.2f} nats an example after {last['step']} steps")
+    more = f" --model {stranger}" if stranger else ""
+    _say(f"run: {out}; next: ppgen evaluate {out}{more}")
+
+
+def _count(program: Any) -> str:
+    return f"{sum(p.numel() for p in program.parameters()):,}"
+
+
+def _say(content: Any) -> None:
+    """Print a line unwrapped, or a table to the terminal's width."""
+    Console().print(content, highlight=False, soft_wrap=isinstance(content, str), markup=False)
+
+
+# evaluate, sample, report ---------------------------------------------------------------------
+
+
+def _parser(name: str, text: str) -> Parser:
+    parser = Parser(prog=f"ppgen {name}", description=text, exit_on_error=False)
+    return parser
+
+
+def _open(options: Namespace, with_data: bool) -> Any:
+    from .load import open_run
+
+    cls = None if options.model is None else model_class(options.model)
+    return open_run(options.run, cls, with_data=with_data)
+
+
+def _parse(parser: Parser, argv: list[str]) -> Namespace | None:
+    if "-h" in argv or "--help" in argv:
+        parser.print_help()
+        return None
+    return parser.parse_args(argv)
+
+
+def evaluate(argv: list[str]) -> None:
+    parser = _parser(
+        "evaluate", "Test likelihood of a run, with its kind: exact, bound or estimate."
+    )
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument("--particles", type=int, default=100, help="draws of the guide an example")
+    parser.add_argument("--limit", type=int | None, default=None, help="only the first examples")
+    parser.add_argument(
+        "--split", type=Literal["test", "validation"], default="test", help="which data"
+    )
+    parser.add_argument(
+        "--data", type=str | None, default=None, help="another source than the run's"
+    )
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument(
+        "--model", type=str | None, default=None, help="class of a model not ppgen's own"
+    )
+    options = _parse(parser, argv)
+    if options is None:
+        return
+    from .data import load_data
+    from .evaluate import evaluate as run_evaluation
+
+    run = _open(options, with_data=options.data is None)
+    dataset = None
+    if options.data is not None:
+        kept = {"binarize": run.config["binarize"], "size": run.config["size"]}
+        dataset = load_data(options.data, seed=run.config["split_seed"], **kept)
+    found = run_evaluation(
+        run,
+        dataset,
+        particles=options.particles,
+        limit=options.limit,
+        split=options.split,
+        device=options.device,
+        seed=options.seed,
+        progress=True,
+    )
+    table = Table(
+        title=f"{type(run.program).__name__} on {(dataset or run.dataset).name} ({found.split})"
+    )
+    for column in ("figure", "value", "stderr", "kind", "measure", "method", "examples"):
+        table.add_column(
+            column, justify="right" if column in ("value", "stderr", "examples") else "left"
+        )
+    likelihood = found.log_likelihood
+    if likelihood is not None:
+        table.add_row(
+            "log-likelihood, nats",
+            f"{likelihood.value:.2f}",
+            f"{likelihood.stderr:.2f}",
+            likelihood.kind,
+            likelihood.measure,
+            likelihood.method,
+            f"{likelihood.examples}",
+        )
+    if found.bits_per_dim is not None and likelihood is not None:
+        table.add_row(
+            "bits/dim", f"{found.bits_per_dim:.4f}", "", likelihood.kind, likelihood.measure
+        )
+    elbo = found.elbo or {}
+    for title, value in elbo.items():
+        if title != "stderr":
+            label = "ELBO, nats" if title == "value" else f"  {title}, nats"
+            error = f"{elbo['stderr']:.2f}" if title == "value" and "stderr" in elbo else ""
+            table.add_row(label, f"{value:.2f}", error, "bound" if title == "value" else "")
+    _say(table)
+    if found.reason:
+        _say(found.reason)
+    _say(f"written to {run.path / 'evaluation.json'}")
+
+
+def sample(argv: list[str]) -> None:
+    parser = _parser("sample", "Draw from a run, to a picture (.png) or arrays (.npz).")
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument("--n", type=int, default=100, help="how many")
+    parser.add_argument("--out", type=str, help="a .png or .npz file", required=True)
+    parser.add_argument(
+        "--y", type=int | None, default=None, help="the class, for a conditional model"
+    )
+    parser.add_argument(
+        "--draw", action="store_true", help="draws of x instead of the decoder's means"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    parser.add_argument(
+        "--model", type=str | None, default=None, help="class of a model not ppgen's own"
+    )
+    options = _parse(parser, argv)
+    if options is None:
+        return
+    out = new_file(options.out, options.overwrite)
+    if out.suffix not in (".png", ".npz"):
+        raise ValueError(f"--out must end in .png or .npz; got {out.name}")
+    if options.n < 1:
+        raise ValueError(f"--n must be 1 or more; got {options.n}")
+    import io
+
+    import numpy as np
+
+    from . import plots
+    from .program import draw
+    from .run import write_atomically
+    from .seeding import seeded
+
+    run = _open(options, with_data=False)
+    labels = _labels(run, options.y, options.n)
+    program = run.program.to(options.device)
+    with seeded(options.seed, options.device):
+        place = [label.to(options.device) for label in labels]
+        x = draw(program, options.n, *place, shape=run.shape, mean=not options.draw).cpu()
+    if out.suffix == ".npz":
+        buffer = io.BytesIO()
+        arrays = {"x": x.numpy()} | ({"y": labels[0].numpy()} if labels else {})
+        np.savez(buffer, **arrays)
+        data = buffer.getvalue()
+    else:
+        picture = plots.samples(x)
+        if picture is None:
+            raise ValueError(f"examples of shape {run.shape} have no picture: write a .npz file")
+        data = picture
+    write_atomically(out, data)
+    _say(f"{options.n} samples written to {out}")
+
+
+def _labels(run: Any, y: int | None, n: int) -> tuple[Any, ...]:
+    """The labels to condition on: the one asked for, or all classes in turn."""
+    import torch
+
+    classes = getattr(run.program, "num_classes", None)
+    if classes is None:
+        if y is not None:
+            raise ValueError("--y is for conditional models; this run's model takes no label")
+        return ()
+    if y is None:
+        return (torch.arange(n) * classes // n,)
+    if not 0 <= y < classes:
+        raise ValueError(f"--y must be from 0 to {classes - 1}; got {y}")
+    return (torch.full((n,), y),)
+
+
+def report(argv: list[str]) -> None:
+    parser = _parser("report", "Write a run's report.html: curves, samples, figures on one page.")
+    parser.add_argument("run", type=str, help="the run directory")
+    parser.add_argument(
+        "--model", type=str | None, default=None, help="class of a model not ppgen's own"
+    )
+    options = _parse(parser, argv)
+    if options is None:
+        return
+    from .report import write_report
+
+    path = write_report(_open(options, with_data=True))
+    _say(f"report: {path}")
+
+
+# models, data ---------------------------------------------------------------------------------
+
+
+def models(argv: list[str]) -> None:
+    parser = _parser("models", "List the models, or show one with its options.")
+    parser.add_argument("name", type=str, nargs="?", help="a model to show")
+    options = _parse(parser, argv)
+    if options is None:
+        return
+    from .models import MODELS
+
+    if options.name is not None:
+        cls = model_class(options.name)
+        _say(inspect.getdoc(cls) or f"{cls.__name__} has no documentation")
+        return
+    table = Table(title="models", caption="`ppgen models NAME` shows one")
+    for column in ("name", "density", "what it is"):
+        table.add_column(column)
+    for name, cls in MODELS.items():
+        table.add_row(name, cls.density, (inspect.getdoc(cls) or "").splitlines()[0])
+    _say(table)
+
+
+def data(argv: list[str]) -> None:
+    parser = _parser("data", "List the data sources, or look at one.")
+    parser.add_argument("source", type=str, nargs="?", help="a source to look at, such as mnist")
+    parser.add_argument("--binarize", type=str, default="none", help="as in `ppgen train`")
+    parser.add_argument("--size", type=int | None, default=None, help="resize images")
+    parser.add_argument(
+        "--preview", type=str | None, default=None, help="write a picture of examples"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the picture")
+    options = _parse(parser, argv)
+    if options is None:
+        return
+    from .data import SOURCES, load_data
+
+    if options.source is None:
+        if options.preview is not None:
+            raise ValueError("--preview needs a source: ppgen data SOURCE --preview picture.png")
+        table = Table(
+            title="data sources", caption="`ppgen data SOURCE --preview out.png` looks at one"
+        )
+        table.add_column("source")
+        table.add_column("what it is")
+        for name, text in SOURCES.items():
+            table.add_row(name, text)
+        _say(table)
+        return
+    out = None if options.preview is None else new_file(options.preview, options.overwrite)
+    dataset = load_data(options.source, binarize=options.binarize, size=options.size)
+    _say(repr(dataset))
+    if out is not None:
+        from . import plots
+        from .run import write_atomically
+
+        picture = plots.samples(dataset.train.batch(slice(0, 100))[0])
+        if picture is None:
+            raise ValueError(f"examples of shape {dataset.shape} have no picture")
+        write_atomically(out, picture)
+        _say(f"preview: {out}")

@@ -1,0 +1,224 @@
+"""Likelihoods of a trained program, each with the kind of number it is."""
+
+import dataclasses
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from .compile import Compiled
+from .data import Dataset, Split
+from .likelihood import Likelihood, broadcasts, kind_of, log_weights
+from .load import check_fit, open_run
+from .objective import ELBO, PyroObjective, default_objectives
+from .program import require_normalised
+from .run import Run, write_json
+from .seeding import seeded
+from .sites import Structure, prepare
+from .validation import evaluate_objective
+
+# Rows of data x draws that are run at once: large enough for BLAS, small enough for the cache.
+VALUES_AT_ONCE = 2**21
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of a program on held-out data.
+
+    Attributes:
+        split: "test" or "validation".
+        elbo: mean evidence lower bound and its terms in nats, or None where there is none.
+        log_likelihood: the mean log-likelihood with its kind and measure, or None.
+        bits_per_dim: -log_likelihood / (dimensions log 2); None for reals.
+        reason: why there is no likelihood, where there is none.
+        seconds: how long it took.
+    """
+
+    split: str
+    elbo: dict[str, float] | None
+    log_likelihood: Likelihood | None
+    bits_per_dim: float | None
+    reason: str | None
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is written to evaluation.json."""
+        likelihood = self.log_likelihood
+        return {
+            "split": self.split,
+            "elbo_nats": self.elbo,
+            "log_likelihood_nats": None if likelihood is None else dataclasses.asdict(likelihood),
+            "bits_per_dim": self.bits_per_dim,
+            "reason": self.reason,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def __str__(self) -> str:
+        lines = []
+        if self.log_likelihood is not None:
+            lines.append(f"{self.split} {self.log_likelihood}")
+            lines.append(f"measure: {self.log_likelihood.measure}")
+        if self.elbo is not None:
+            lines.append("ELBO " + ", ".join(f"{k} {v:.2f}" for k, v in self.elbo.items()))
+        if self.bits_per_dim is not None:
+            lines.append(f"{self.bits_per_dim:.4f} bits/dim")
+        return "\n".join(lines + ([self.reason] if self.reason else []))
+
+
+def evaluate(
+    run: Run | nn.Module | str | Path,
+    dataset: Dataset | None = None,
+    *,
+    model: type[nn.Module] | None = None,
+    particles: int = 100,
+    limit: int | None = None,
+    split: str = "test",
+    device: str = "cpu",
+    seed: int = 0,
+    progress: bool = False,
+) -> Evaluation:
+    """The test likelihood of a run or a program; a run on disk also gets its evaluation.json.
+
+    The value is exact for programs without sampled latents; else the importance-weighted bound
+    log (1/K) sum_k p(x, z_k) / q(z_k | x) with K = `particles` (Burda et al. 2016); for global
+    latents the posterior predictive density, an estimate.
+
+    Args:
+        run: a run, its directory, or a program (then `dataset` is needed).
+        dataset: other data than the run's.
+        model: the class, for a run directory whose model is not ppgen's own.
+        particles: K.
+        limit: only the first examples of the split.
+        split: "test" or "validation".
+        device: where to compute.
+        seed: of the draws.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: impossible numbers, no data, a split that is empty, data that do not fit.
+    """
+    for name, value in (("particles", particles), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be 1 or more; got {value}")
+    if split not in ("test", "validation"):
+        raise ValueError(f"split must be 'test' or 'validation'; got {split!r}")
+    if isinstance(run, (str, Path)):
+        run = open_run(run, model, with_data=dataset is None)
+    program = run.program if isinstance(run, Run) else run
+    dataset = dataset or (run.dataset if isinstance(run, Run) else None)
+    if dataset is None:
+        raise ValueError("the run's data cannot be loaded by name: give the data set")
+    check_fit(program, dataset)
+    start = time.monotonic()
+    place = torch.device(device)
+    home = next((p.device for p in program.parameters()), torch.device("cpu"))
+    program.to(place)
+    part = _first(getattr(dataset, split), limit).to(place)
+    try:
+        found = _evaluate(program, part, dataset, split, particles, seed, progress, start)
+    finally:
+        program.to(home)
+    if isinstance(run, Run) and run.path is not None:
+        write_json(run.path / "evaluation.json", found.to_dict())
+    return found
+
+
+def _first(split: Split, limit: int | None) -> Split:
+    if limit is None or limit >= len(split):
+        return split
+    conditions = tuple(condition[:limit] for condition in split.conditions)
+    return dataclasses.replace(split, stored=split.stored[:limit], conditions=conditions)
+
+
+def _evaluate(
+    program: nn.Module,
+    part: Split,
+    dataset: Dataset,
+    name: str,
+    particles: int,
+    seed: int,
+    progress: bool,
+    start: float,
+) -> Evaluation:
+    training = program.training
+    program.eval()
+    try:
+        with seeded(seed, part.stored.device), torch.no_grad():
+            found = prepare(program, part.batch(slice(0, 2)))
+            try:
+                require_normalised(program, found.factors)
+            except ValueError as error:
+                return Evaluation(name, None, None, None, str(error), time.monotonic() - start)
+            weights = _all_weights(program, found, part, particles, progress)
+            terms = _terms(program, part, seed)
+    finally:
+        program.train(training)
+    kind, method = kind_of(found)
+    logs, elbos = weights
+    count = 1 if kind == "exact" else particles
+    likelihood = Likelihood(
+        value=logs.mean().item(),
+        stderr=_stderr(logs),
+        kind=kind,
+        measure="probability" if found.discrete else "density",
+        method=method if kind == "exact" else f"{method}, {count} particles",
+        particles=count,
+        examples=len(logs),
+    )
+    elbo = None
+    if terms is not None:
+        shared = bool(found.shared)
+        value = -terms.pop("loss") if shared else elbos.mean().item()
+        elbo = {"value": value, **({} if shared else {"stderr": _stderr(elbos)}), **terms}
+    bits = None
+    if dataset.levels is not None:
+        bits = -likelihood.value / (math.prod(dataset.shape) * math.log(2))
+    return Evaluation(name, elbo, likelihood, bits, None, time.monotonic() - start)
+
+
+def _stderr(values: Tensor) -> float:
+    return (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+
+
+def _all_weights(
+    program: nn.Module, found: Structure, part: Split, particles: int, progress: bool
+) -> tuple[Tensor, Tensor]:
+    """For each example log (1/K) sum_k w_k and (1/K) sum_k log w_k."""
+    from rich.console import Console
+    from rich.progress import track
+
+    together = broadcasts(program, found, part.batch(slice(0, 2)))
+    rows = max(VALUES_AT_ONCE // math.prod(part.stored.shape[1:]), 1)
+    draws = 1 if kind_of(found)[0] == "exact" else particles
+    chunk = min(draws, rows)
+    size = max(rows // chunk, 1)
+    logs, means = [], []
+    starts = range(0, len(part), size)
+    shown = track(starts, "evaluating", console=Console(stderr=True), disable=not progress)
+    with pyro.validation_enabled(False):
+        for begin in shown:
+            batch = part.batch(slice(begin, begin + size))
+            pieces = [
+                log_weights(program, found, batch, min(chunk, draws - k), broadcast=together)
+                for k in range(0, draws, chunk)
+            ]
+            weights = torch.cat(pieces)  # (K, n)
+            logs.append(torch.logsumexp(weights, 0) - math.log(draws))
+            means.append(weights.mean(0))
+    return torch.cat(logs).double().cpu(), torch.cat(means).double().cpu()
+
+
+def _terms(program: nn.Module, part: Split, seed: int) -> dict[str, float] | None:
+    """The mean terms of the program's ELBO; None where it is trained by something else."""
+    objectives = default_objectives(program)
+    if len(objectives) != 1:
+        return None
+    objective = next(iter(objectives.values()))
+    if not isinstance(objective, (ELBO, PyroObjective)):
+        return None
+    return evaluate_objective(Compiled(objective, "none"), part, seed)

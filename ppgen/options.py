@@ -1,0 +1,63 @@
+"""The numbers of a training run, checked once."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from .compile import Mode
+
+
+@dataclass(frozen=True)
+class Options:
+    """The numbers of a training run; see `fit`."""
+
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = 128
+    lr: float = 2e-3
+    warmup_steps: int = 200
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    ema: float | None = None
+    seed: int = 0
+    accumulate: int = 1
+    compile: Mode = "trace"
+    checkpoint_seconds: float = 30.0
+    sample_epochs: int = 5
+    progress: bool = True
+
+    def check(self) -> None:
+        """Refuse impossible numbers, naming the first."""
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give epochs or steps, not both")
+        at_least_one = ("epochs", "steps", "batch_size", "accumulate")
+        for name in at_least_one:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more; got {value}")
+        for name in ("warmup_steps", "weight_decay", "checkpoint_seconds", "sample_epochs", "seed"):
+            value = getattr(self, name)
+            if not (value >= 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be 0 or more; got {value}")
+        for name in ("lr", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name} must be positive; got {value}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema is a decay between 0 and 1, such as 0.999; got {self.ema}")
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"schedule must be 'cosine' or 'constant'; got {self.schedule!r}")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate ({self.accumulate}) cannot pass batch_size ({self.batch_size})"
+            )
+
+    def learning_rate(self, step: int, total: int) -> float:
+        """Linear warm-up from step 0, then a cosine to zero at `total` (or constant)."""
+        warm = min(self.warmup_steps, total // 5)
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        if self.schedule == "constant":
+            return self.lr
+        return 0.5 * self.lr * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))

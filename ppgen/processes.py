@@ -1,0 +1,124 @@
+"""Signals, and training on several processes."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .run import Run
+
+Train = Callable[..., None]
+
+
+class Stop:
+    """Ctrl-C and SIGTERM ask the loop to save and end; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        wanted = (signal.SIGINT, signal.SIGTERM)
+        before: dict[int, Any] = {number: signal.getsignal(number) for number in wanted}
+
+        def note(number: int, frame: Any) -> None:
+            self.signal = number
+            signal.signal(number, before[number] or signal.SIG_DFL)
+
+        try:
+            for number in wanted:
+                signal.signal(number, note)
+            yield
+        finally:
+            for which, handler in before.items():
+                signal.signal(which, handler or signal.SIG_DFL)
+
+    def leave(self) -> None:
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self.signal:
+            raise SystemExit(128 + self.signal)
+
+
+def is_child() -> bool:
+    """Whether another process of the same launch has already claimed the run directory."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
+
+
+def under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def strategy(unused: bool) -> Any:
+    from lightning.fabric.strategies import DDPStrategy
+
+    # Under torchrun the processes are there already; otherwise they are spawned from here.
+    method: Any = "popen" if under_torchrun() else "spawn"
+    return DDPStrategy(start_method=method, find_unused_parameters=unused)
+
+
+def launch(fabric: Any, train: Train, job: tuple) -> Run:
+    """Run ``train(fabric, *job, stop)`` on every process of a launch; the run is `job[0]`."""
+    run: Run = job[0]
+    stop = Stop()
+    if fabric.world_size == 1 or under_torchrun():
+        fabric.launch()
+        with stop.listening():
+            train(fabric, *job, stop)
+        stop.leave()
+        return run
+    with _forwarding():
+        try:
+            weights, metrics, info, stop.signal = fabric.launch(_child, train, job)
+        except RuntimeError as error:
+            if "bootstrapping phase" in str(error):
+                raise RuntimeError(
+                    "training on several devices starts processes that import your script again: "
+                    "call fit under `if __name__ == '__main__':`"
+                ) from None
+            raise
+    run.program.load_state_dict(weights)
+    run.program.eval()
+    run.metrics, run.info = metrics, info
+    stop.leave()
+    return run
+
+
+def _child(fabric: Any, train: Train, job: tuple) -> tuple:
+    """What each spawned process runs; rank 0's result is the launch's."""
+    run = job[0]
+    stop = Stop()
+    with stop.listening():
+        train(fabric, *job, stop)
+    weights = {name: value.cpu() for name, value in run.program.state_dict().items()}
+    return weights, run.metrics, run.info, stop.signal
+
+
+@contextlib.contextmanager
+def _forwarding() -> Iterator[None]:
+    """Pass SIGTERM and Ctrl-C on to the spawned processes, which save and return."""
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in wanted}
+
+    def forward(number: int, frame: Any) -> None:
+        for child in multiprocessing.active_children():
+            if child.pid is not None:
+                os.kill(child.pid, number)
+
+    try:
+        for number in wanted:
+            signal.signal(number, forward)
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler or signal.SIG_DFL)

@@ -1,0 +1,50 @@
+"""Looking at a program while it trains: held-out figures and pictures of samples."""
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from . import plots
+from .compile import Compiled
+from .data import Split
+from .program import draw
+from .run import Run
+from .seeding import seeded
+
+BATCH = 1000
+
+
+def evaluate_objective(
+    compiled: Compiled, split: Split, seed: int, autocast: Callable = contextlib.nullcontext
+) -> dict[str, float]:
+    """Mean loss and terms over a split, in evaluation mode, with draws from a seed of their own."""
+    sums: dict[str, float] = {}
+    device = split.stored.device
+    training = compiled.training
+    compiled.eval()
+    try:
+        with seeded(seed, device), torch.no_grad(), autocast():
+            for start in range(0, len(split), BATCH):
+                batch = split.batch(slice(start, start + BATCH))
+                loss, terms = compiled(*batch)
+                for title, value in {"loss": loss, **terms}.items():
+                    weight = len(batch[0]) / len(split)
+                    sums[title] = sums.get(title, 0.0) + float(value) * weight
+    finally:
+        compiled.train(training)
+    return sums
+
+
+def sample_picture(program: nn.Module, run: Run, seed: int) -> bytes | None:
+    """A picture of 100 draws of a program, or None where its data have none."""
+    classes = getattr(program, "num_classes", None)
+    device = next((p.device for p in program.parameters()), torch.device("cpu"))
+    labels = () if classes is None else (torch.arange(100, device=device) * classes // 100,)
+    try:
+        with seeded(seed, device):
+            drawn = draw(program, 100, *labels, shape=run.shape, mean=True)
+    except (ValueError, NotImplementedError):
+        return None  # no observed site to sample, or no mean
+    return plots.samples(drawn.cpu())
