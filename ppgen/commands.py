@@ -24,6 +24,7 @@ NOT_OPTIONS: set[str | int] = {
 }
 # What a resumed run may change: the rest is the run's own.
 RESUMABLE = {"out", "resume", "epochs", "steps", "progress", "checkpoint_seconds", "sample_epochs"}
+RESUMABLE |= {"validate_epochs"}
 RESUMABLE |= {"model", "device"}
 
 
@@ -89,7 +90,8 @@ def train(argv: list[str]) -> None:
     if options.out is None:
         raise ValueError("--out is missing: the run directory to write")
     own_objective = any(flag.split(".")[0] == "objective" for flag in wanted)
-    _train(model, objective if own_objective else None, options, name if "." in name else None)
+    stranger = None if model.__module__.startswith("ppgen.") else name
+    _train(model, objective if own_objective else None, options, stranger)
 
 
 def _resumed(given: dict[str, str | None]) -> list[str]:
@@ -226,34 +228,22 @@ def evaluate(argv: list[str]) -> None:
         seed=options.seed,
         progress=True,
     )
-    table = Table(
-        title=f"{type(run.program).__name__} on {(dataset or run.dataset).name} ({found.split})"
-    )
-    for column in ("figure", "value", "stderr", "kind", "measure", "method", "examples"):
-        table.add_column(
-            column, justify="right" if column in ("value", "stderr", "examples") else "left"
-        )
-    likelihood = found.log_likelihood
+    name = f"{type(run.program).__name__} on {(dataset or run.dataset).name}, {found.split} data"
+    table = Table(title=name, show_header=False)
+    likelihood, elbo = found.log_likelihood, found.elbo or {}
     if likelihood is not None:
-        table.add_row(
-            "log-likelihood, nats",
-            f"{likelihood.value:.2f}",
-            f"{likelihood.stderr:.2f}",
-            likelihood.kind,
-            likelihood.measure,
-            likelihood.method,
-            f"{likelihood.examples}",
-        )
+        error = f"{likelihood.value:.2f} +- {likelihood.stderr:.2f}"
+        table.add_row("log-likelihood", f"{error} nats", f"{likelihood.kind}: {likelihood.method}")
+        per = f"of {likelihood.measure}, {likelihood.examples:,} examples"
+        table.add_row("", "", per)
     if found.bits_per_dim is not None and likelihood is not None:
-        table.add_row(
-            "bits/dim", f"{found.bits_per_dim:.4f}", "", likelihood.kind, likelihood.measure
-        )
-    elbo = found.elbo or {}
+        table.add_row("", f"{found.bits_per_dim:.4f} bits/dim", "")
     for title, value in elbo.items():
-        if title != "stderr":
-            label = "ELBO, nats" if title == "value" else f"  {title}, nats"
-            error = f"{elbo['stderr']:.2f}" if title == "value" and "stderr" in elbo else ""
-            table.add_row(label, f"{value:.2f}", error, "bound" if title == "value" else "")
+        if title == "value":
+            error = f" +- {elbo['stderr']:.2f}" if "stderr" in elbo else ""
+            table.add_row("ELBO", f"{value:.2f}{error} nats", "bound")
+        elif title != "stderr":
+            table.add_row(f"  {title}", f"{value:.2f} nats", "")
     _say(table)
     if found.reason:
         _say(found.reason)

@@ -105,8 +105,8 @@ class Dataset:
         return self._map(lambda split: split.to(device))
 
     def _map(self, function: Callable[[Split], Split], **changes) -> "Dataset":
-        splits = {name: function(getattr(self, name)) for name in ("train", "validation", "test")}
-        return replace(self, **splits, **changes)
+        train, validation, test = map(function, (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test, **changes)
 
     def __repr__(self) -> str:
         sizes = f"{self.size:,} / {len(self.validation):,} / {len(self.test):,}"
@@ -159,8 +159,9 @@ def _assemble(
         if (labels is None) != (y is None):
             with_labels, without = (key, "train") if y is None else ("train", key)
             raise ValueError(f"{with_labels} has labels, but {without} has none: give all or none")
-    names = None if y is None else _class_names([labels for _, labels in parts.values()], classes)
-    if y is None and classes is not None:
+    labelled = [labels for _, labels in parts.values() if labels is not None]
+    names = _class_names(labelled, classes) if labelled else None
+    if classes is not None and not labelled:
         raise ValueError("classes are named, but there are no labels: give train=(x, y)")
 
     missing = [key for key in given if key not in parts]
@@ -319,16 +320,16 @@ def _binarize(dataset: Dataset, how: str, seed: int) -> Dataset:
             f"binarize={how!r} is for data with levels, but {dataset.name} is reals: "
             "leave it at 'none'"
         )
-    rng = np.random.default_rng([seed, 1])
+    rng, maximum = np.random.default_rng([seed, 1]), dataset.levels - 1
 
     def threshold(split: Split) -> Split:
         # x >= 1/2 in bytes: from half of the maximum, rounded up.
-        on = split.stored >= (split.maximum + 1) // 2
+        on = split.stored >= (maximum + 1) // 2
         return replace(split, stored=on.to(torch.uint8), maximum=1)
 
     def draw(split: Split) -> Split:
         # u uniform on 0 .. maximum-1 is below the level with probability level / maximum exactly.
-        u = rng.integers(0, split.maximum, split.stored.shape, dtype=np.uint8)
+        u = rng.integers(0, maximum, split.stored.shape, dtype=np.uint8)
         on = torch.from_numpy(u) < split.stored
         return replace(split, stored=on.to(torch.uint8), maximum=1)
 

@@ -173,7 +173,8 @@ def _evaluate(
     elbo = None
     if terms is not None:
         shared = bool(found.shared)
-        value = -terms.pop("loss") if shared else elbos.mean().item()
+        loss = terms.pop("loss")
+        value = -loss if shared else elbos.mean().item()
         elbo = {"value": value, **({} if shared else {"stderr": _stderr(elbos)}), **terms}
     bits = None
     if dataset.levels is not None:

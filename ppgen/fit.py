@@ -45,6 +45,7 @@ def fit(
     objective: Objective | PyroELBO | None = None,
     compile: Mode = "trace",
     checkpoint_seconds: float = 30.0,
+    validate_epochs: int = 1,
     sample_epochs: int = 5,
     progress: bool = True,
     resume: bool = False,
@@ -81,6 +82,7 @@ def fit(
         compile: "trace" (Pyro's cost is paid once), "inductor" (slow start, fused kernels) or
             "none" (plain Pyro).
         checkpoint_seconds: time between checkpoints; one is always written at the end.
+        validate_epochs: epochs between validations, the last always among them; 0 for none.
         sample_epochs: epochs between pictures of samples in the run directory; 0 for none.
         progress: show a progress bar.
         resume: go on with the run in `out` where it stopped.
@@ -111,6 +113,7 @@ def fit(
         accumulate=accumulate,
         compile=compile,
         checkpoint_seconds=checkpoint_seconds,
+        validate_epochs=validate_epochs,
         sample_epochs=sample_epochs,
         progress=progress,
     )

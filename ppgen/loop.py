@@ -90,10 +90,9 @@ def train(
     with seeded(options.seed + fabric.global_rank, device):
         players = _players(fabric, objectives, options, several)
         average = copy.deepcopy(objectives) if options.ema else None
-        train = dataset.train.to(device)
-        batches = Batches(
-            train, options.batch_size, options.seed, fabric.global_rank, fabric.world_size
-        )
+        split = dataset.train.to(device)
+        place = (fabric.global_rank, fabric.world_size)
+        batches = Batches(split, options.batch_size, options.seed, *place)
         a_turn = sum(player.objective.steps for player in players)
         turns = math.ceil(batches.per_epoch / a_turn)
         total = options.steps or turns * (options.epochs or 0)
@@ -111,10 +110,8 @@ def train(
             loop.go(step, log, dataset.validation.to(device), on_validation)
         finally:
             log.close()
-    final = average or objectives
-    if average:
-        trained = next(iter(final.values())).program
-        run.program.load_state_dict(trained.state_dict())
+    if loop.shown is not run.program:
+        run.program.load_state_dict(loop.shown.state_dict())
     run.program.eval()
 
 
@@ -171,10 +168,11 @@ class Loop:
         self.number = 0  # of the next batch
         self.seconds = 0.0  # of training, over all resumptions
         self.saved = time.monotonic()
+        self.shown = run.program  # whose figures and pictures are shown, and which is saved
         self.eager = fabric.device.type == "cpu"  # reading a number costs nothing
         if average is not None:
-            programs = (next(iter(average.values())).program, run.program)
-            pairs = zip(*(module.parameters() for module in programs), strict=True)
+            self.shown = next(iter(average.values())).program
+            pairs = zip(self.shown.parameters(), run.program.parameters(), strict=True)
             self.averaged, self.raw = (list(side) for side in zip(*pairs, strict=True))
             self.validated = {name: Compiled(o, options.compile) for name, o in average.items()}
         else:
@@ -182,23 +180,21 @@ class Loop:
 
     def go(self, step: int, log: Log, validation: Split, on_validation: Callable | None) -> None:
         sums: list[tuple[int, str, dict[str, Tensor]]] = []
-        started = time.monotonic() - self.seconds
+        began, earlier = time.monotonic(), self.seconds
         first = step
         done = False
-        autocast = self.fabric.autocast
         bar = Bar(self.options.progress and self.chief, self.total, step)
         with bar:
             while step < self.total and not done:
                 rate = self.options.learning_rate(step, self.total)
                 for player in self.players:
                     for _ in range(player.objective.steps):
-                        with autocast():
-                            loss, terms = self._update(player, step, rate)
+                        loss, terms = self._update(player, step, rate)
                         sums.append((step, player.name, {"loss": loss.detach(), **terms}))
                 if self.average is not None:
                     self._move_average(step)
                 step += 1
-                self.seconds = time.monotonic() - started
+                self.seconds = earlier + time.monotonic() - began
                 whole = step % self.per_epoch == 0 or step == self.total
                 if step % LOG_EVERY == 0 or whole or step == first + 1:
                     row = self._row(sums, step, rate)
@@ -208,20 +204,18 @@ class Loop:
                     bar.update(step, row["loss"])
                 else:
                     bar.update(step)
-                if whole:
-                    metrics = self._validate(validation, step) if self.chief else {}
-                    if self.chief and metrics:
-                        log.add(metrics)
-                        bar.report(log.rows)
-                        done = bool(on_validation and on_validation(self.run, metrics))
-                    self._picture(step, done)
+                if self.chief and self._falls(self.options.validate_epochs, step):
+                    metrics = self._validate(validation, step)
+                    log.add(metrics)
+                    bar.report(log.rows)
+                    done = bool(on_validation and on_validation(self.run, metrics))
+                if self.chief and self._falls(self.options.sample_epochs, step, done):
+                    self._picture(step)
                 done = self._agree(step, done)
         self.run.info["training_seconds"] = round(self.seconds, 2)
         self.run.info["steps"] = step
-        if self.stop.signal == 0:
-            self.run.info["examples_per_second"] = round(
-                (step - first) * self.batches.batch_size / max(time.monotonic() - started, 1e-9)
-            )
+        rate = (step - first) * self.batches.batch_size / max(time.monotonic() - began, 1e-9)
+        self.run.info["examples_per_second"] = round(rate)
         if self.chief and self.run.path is not None:
             write_json(self.run.path / "run.json", self.run.info)
 
@@ -231,7 +225,8 @@ class Loop:
         player.optimizer.zero_grad(set_to_none=True)
         parts = self.options.accumulate
         if parts == 1:
-            loss, terms = player.run(*batch)
+            with self.fabric.autocast():
+                loss, terms = player.run(*batch)
             self._check(player, loss, terms, step, batch)
             (loss if share == 1.0 else loss * share).backward()
         else:
@@ -253,12 +248,10 @@ class Loop:
             weight = len(piece[0]) / len(batch[0])
             last = index == len(pieces) - 1
             wait = self.several and not last
-            with (
-                self.fabric.no_backward_sync(player.run, enabled=wait)
-                if self.several
-                else contextlib.nullcontext()
-            ):
-                loss, terms = player.run(*piece)
+            quiet = self.fabric.no_backward_sync(player.run) if wait else contextlib.nullcontext()
+            with quiet:
+                with self.fabric.autocast():
+                    loss, terms = player.run(*piece)
                 self._check(player, loss, terms, step, piece)
                 (loss * (weight * share)).backward()
             total = total + loss.detach() * weight
@@ -337,18 +330,18 @@ class Loop:
         place = {"step": step, "epoch": step / self.per_epoch, "seconds": self.seconds}
         return {**place, "split": "validation", **means}
 
-    def _picture(self, step: int, done: bool) -> None:
-        every = self.options.sample_epochs
-        path = self.run.path
-        if not self.chief or path is None or every == 0:
-            return
+    def _falls(self, every: int, step: int, done: bool = False) -> bool:
+        """Whether something done every so many epochs is due; at the end it is, unless every is 0."""
+        if every == 0:
+            return False
         epoch, left = divmod(step, self.per_epoch)
-        if step != self.total and not done and (left or epoch % every):
+        return step == self.total or done or (left == 0 and epoch % every == 0)
+
+    def _picture(self, step: int) -> None:
+        path = self.run.path
+        if path is None:
             return
-        program = next(
-            iter((self.average or {self.players[0].name: self.players[0].objective}).values())
-        ).program
-        picture = sample_picture(program, self.run, seed=self.options.seed)
+        picture = sample_picture(self.shown, self.run, seed=self.options.seed)
         if picture is not None:
             write_atomically(path / "samples" / f"step_{step:09d}.png", picture)
 
@@ -384,7 +377,7 @@ class Loop:
         if self.average is not None:
             self._copy_buffers()
             state["raw"] = weights
-            weights = next(iter(self.average.values())).program.state_dict()
+            weights = self.shown.state_dict()
         save_checkpoint(self.run.path, step, weights, state)
 
     def restore(self, weights: dict[str, Tensor], state: dict[str, Any]) -> int:
@@ -399,7 +392,7 @@ class Loop:
             )
         fill(self.run.program, state["raw"] or weights, path)
         if self.average is not None:
-            fill(next(iter(self.average.values())).program, weights, path)
+            fill(self.shown, weights, path)
         for player, optimizer, own in zip(
             self.players, state["optimizers"], state["objectives"], strict=True
         ):

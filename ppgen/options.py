@@ -24,6 +24,7 @@ class Options:
     accumulate: int = 1
     compile: Mode = "trace"
     checkpoint_seconds: float = 30.0
+    validate_epochs: int = 1
     sample_epochs: int = 5
     progress: bool = True
 
@@ -36,7 +37,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more; got {value}")
-        for name in ("warmup_steps", "weight_decay", "checkpoint_seconds", "sample_epochs", "seed"):
+        numbers = ("warmup_steps", "weight_decay", "checkpoint_seconds", "seed")
+        for name in (*numbers, "validate_epochs", "sample_epochs"):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be 0 or more; got {value}")

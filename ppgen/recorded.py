@@ -11,7 +11,10 @@ class Recorded:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
-        bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        try:
+            bound = inspect.signature(cls.__init__).bind(self, *args, **kwargs)
+        except TypeError:
+            return self  # a copy, which brings its attributes; or a call that __init__ will refuse
         bound.apply_defaults()
         given = dict(list(bound.arguments.items())[1:])
         # Past nn.Module's attribute handling, which is not ready before __init__.
