@@ -27,14 +27,14 @@ def bare(dataset: Dataset, steps: int, batch_size: int) -> float:
     optimizer = torch.optim.Adam(program.parameters(), 2e-3, fused=True)
     images = dataset.train.stored
     per_epoch = math.ceil(len(images) / batch_size)
-    objective(torch.bernoulli(images[:batch_size].float().div_(255)))  # trace
+    objective(dataset.train.batch(slice(0, batch_size))[0])  # trace
     start = time.perf_counter()
     for step in range(steps):
         place = step % per_epoch
         if place == 0:
             order = torch.randperm(len(images))
         index = order[place * batch_size : (place + 1) * batch_size]
-        x = torch.bernoulli(images[index].float().div_(255))
+        x, _ = dataset.train.batch(index)
         loss, _ = objective(x)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -26,7 +26,8 @@ class Parser(ArgumentParser):
         unknown = re.match(r"[Uu]nrecognized arguments: (\S+)", text)
         if unknown:
             word = unknown.group(1).split("=")[0]
-            options = [o for a in self._actions for o in a.option_strings if o.startswith("--")]
+            known = [option for action in self._actions for option in action.option_strings]
+            options = [o for o in known if o.startswith("--") and not o.endswith("+")]
             raise ValueError(f"unknown option {word}{near(word, options)}")
         key = re.match(r'(?:Parser key|Validation failed for key|Key) "?([\w.]+)"?:? ?(.*)', text)
         if key:
@@ -170,7 +171,9 @@ def saved(path: Path, flags: dict[str, str | None]) -> list[str]:
     for key, other in (("epochs", "steps"), ("steps", "epochs")):
         if key in flags:
             config.pop(other, None)
-    if config.get("data") is None:
+    if "data" in flags:
+        config.pop("data", None)
+    elif config.get("data", "") is None:
         raise ValueError(f"{path}: the run's data were tensors, not a named source: give --data")
     return _as_arguments(config)
 

@@ -63,9 +63,14 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
-        print("interrupted: the run is saved; --resume goes on", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # it has words where training stopped in good order
+        saved = ": the run is saved; --resume goes on" if stop.args else ""
+        print(f"interrupted{saved}", file=sys.stderr)
         return 130
+    except SystemExit as stop:
+        if stop.code == 143:
+            print("terminated: the run is saved; --resume goes on", file=sys.stderr)
+        return stop.code if isinstance(stop.code, int) else 1
     except (FloatingPointError, OSError, RuntimeError) as error:
         known = isinstance(
             error, (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError)

@@ -91,7 +91,7 @@ def train(argv: list[str]) -> None:
         raise ValueError("--out is missing: the run directory to write")
     own_objective = any(flag.split(".")[0] == "objective" for flag in wanted)
     stranger = None if model.__module__.startswith("ppgen.") else name
-    _train(model, objective if own_objective else None, options, stranger)
+    _train(model, objective if own_objective else None, options, wanted, stranger)
 
 
 def _resumed(given: dict[str, str | None]) -> list[str]:
@@ -106,19 +106,24 @@ def _resumed(given: dict[str, str | None]) -> list[str]:
         )
     if not (path / "config.yaml").exists():
         raise ValueError(f"{path} holds no run to resume (no config.yaml there)")
-    from .run import check_format
+    from .run import check_claim
 
-    check_format(path)
+    check_claim(path, resume=True, overwrite=False)
     return saved(path / "config.yaml", given)
 
 
-def _train(model: type, objective: type | None, options: Namespace, stranger: str | None) -> None:
+def _train(
+    model: type,
+    objective: type | None,
+    options: Namespace,
+    wanted: dict[str, str | None],
+    stranger: str | None,
+) -> None:
     import torch
 
     from .data import load_data
     from .fit import fit
     from .load import build, data_info
-    from .objective import Objective
     from .run import check_claim
 
     out = Path(options.out)
@@ -132,12 +137,7 @@ def _train(model: type, objective: type | None, options: Namespace, stranger: st
     program = build(model, arguments, data_info(dataset), options.conditional)
     chosen: Any = None
     if objective is not None:
-        given = dict(options.objective.items()) if "objective" in options else {}
-        if issubclass(objective, Objective):
-            chosen = objective(program, **given)
-        else:
-            chosen = objective(**given)
-            chosen.__dict__["arguments"] = given
+        chosen = _objective(program, objective, options, wanted)
     training = {
         key: options[key] for key in inspect.signature(fit).parameters if key not in NOT_OPTIONS
     }
@@ -158,13 +158,35 @@ def _train(model: type, objective: type | None, options: Namespace, stranger: st
     _say(f"run: {out}; next: ppgen evaluate {out}{more}")
 
 
+def _objective(program: Any, cls: type, options: Namespace, flags: dict[str, str | None]) -> Any:
+    """The objective of the options; what they leave unsaid is as the program's own has it."""
+    from .objective import Objective, default_objectives
+
+    given = dict(options.objective.items()) if "objective" in options else {}
+    own = default_objectives(program)
+    if len(own) == 1 and type(next(iter(own.values()))) is cls:
+        said = {flag.removeprefix("objective.") for flag in flags}
+        kept = next(iter(own.values())).arguments
+        given = {name: value if name in said else kept[name] for name, value in given.items()}
+    if issubclass(cls, Objective):
+        return cls(program, **given)
+    chosen = cls(**given)
+    chosen.__dict__["arguments"] = given
+    return chosen
+
+
 def _count(program: Any) -> str:
     return f"{sum(p.numel() for p in program.parameters()):,}"
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # `main` knows what to do
+
+
 def _say(content: Any) -> None:
     """Print a line unwrapped, or a table to the terminal's width."""
-    Console().print(content, highlight=False, soft_wrap=isinstance(content, str), markup=False)
+    _Console().print(content, highlight=False, soft_wrap=isinstance(content, str), markup=False)
 
 
 # evaluate, sample, report ---------------------------------------------------------------------
@@ -280,15 +302,17 @@ def sample(argv: list[str]) -> None:
     import numpy as np
 
     from . import plots
+    from .processes import find_device
     from .program import draw
     from .run import write_atomically
     from .seeding import seeded
 
     run = _open(options, with_data=False)
     labels = _labels(run, options.y, options.n)
-    program = run.program.to(options.device)
-    with seeded(options.seed, options.device):
-        place = [label.to(options.device) for label in labels]
+    device = find_device(options.device)
+    program = run.program.to(device)
+    with seeded(options.seed, device):
+        place = [label.to(device) for label in labels]
         x = draw(program, options.n, *place, shape=run.shape, mean=not options.draw).cpu()
     if out.suffix == ".npz":
         buffer = io.BytesIO()

@@ -121,14 +121,20 @@ class Compiled(nn.Module):
         values += [v.detach().clone() for v in buffers.values()]
         for value, parameter in zip(values, state.values(), strict=False):
             value.requires_grad_(parameter.requires_grad)
-        with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False):
-            # pre_dispatch keeps torch.no_grad() regions of the program in the graph.
-            graph = make_fx(run, pre_dispatch=True)(values, batch)
-        if random.getstate() != python:
+        try:
+            with torch.random.fork_rng(devices=devices), pyro.validation_enabled(False):
+                # pre_dispatch keeps torch.no_grad() regions of the program in the graph.
+                graph = make_fx(run, pre_dispatch=True)(values, batch)
+        finally:
+            drawn = random.getstate() != python
             random.setstate(python)
+            changed = _put_back(self.objective, before)
+        if drawn:
             raise RuntimeError("the program draws from Python's random module")
-        if changed := _difference(before, _scalars(self.objective)):
+        if changed:
             raise RuntimeError(f"the program changes the Python attribute {changed} as it runs")
+        if _froze(graph, [*values, *batch]):
+            raise RuntimeError("it takes gradients inside, through operations with hidden parts")
         graph.graph.eliminate_dead_code()
         graph.recompile()
         call: Callable = torch.compile(graph) if self.mode == "inductor" else graph.forward
@@ -170,8 +176,26 @@ def _scalars(objective: nn.Module) -> dict[tuple[str, str], Any]:
     }
 
 
-def _difference(before: dict, after: dict) -> str | None:
-    for (name, key), value in after.items():
-        if (name, key) in before and before[name, key] != value:
-            return f"{name}.{key}".removeprefix("program.")
-    return None
+def _put_back(objective: nn.Module, before: dict[tuple[str, str], Any]) -> str | None:
+    """Undo changes of Python attributes; the name of the first that had changed."""
+    after = _scalars(objective)
+    changed = [key for key, value in before.items() if key in after and after[key] != value]
+    for name, attribute in changed:
+        vars(objective.get_submodule(name))[attribute] = before[name, attribute]
+    return ".".join(changed[0]).removeprefix("program.") if changed else None
+
+
+def _froze(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> bool:
+    """Whether the recording took a tensor that depends on its inputs for a constant.
+
+    An inner `autograd.grad` reads tensors that a composite operation, such as `F.linear`, kept
+    for its backward pass. These were never recorded, and would stay as they are for good.
+    """
+    memory = {tensor.untyped_storage().data_ptr() for tensor in inputs if tensor.numel()}
+    for node in graph.graph.nodes:
+        constant = getattr(graph, str(node.target)) if node.op == "get_attr" else None
+        if isinstance(constant, Tensor) and (
+            constant.requires_grad or constant.untyped_storage().data_ptr() in memory
+        ):
+            return True
+    return False

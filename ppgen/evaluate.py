@@ -16,6 +16,7 @@ from .data import Dataset, Split
 from .likelihood import Likelihood, broadcasts, kind_of, log_weights
 from .load import check_fit, open_run
 from .objective import ELBO, PyroObjective, default_objectives
+from .processes import find_device
 from .program import require_normalised
 from .run import Run, write_json
 from .seeding import seeded
@@ -115,7 +116,7 @@ def evaluate(
         raise ValueError("the run's data cannot be loaded by name: give the data set")
     check_fit(program, dataset)
     start = time.monotonic()
-    place = torch.device(device)
+    place = find_device(device)
     home = next((p.device for p in program.parameters()), torch.device("cpu"))
     program.to(place)
     part = _first(getattr(dataset, split), limit).to(place)

@@ -16,7 +16,7 @@ from .load import check_fit, data_info
 from .loop import Rows, train
 from .objective import Objective, PyroObjective, default_objectives
 from .options import Options
-from .processes import is_child, launch, strategy
+from .processes import find_device, is_child, launch, strategy
 from .recorded import describe
 from .run import FORMAT, Run, claim
 from .seeding import seeded
@@ -168,22 +168,14 @@ def fit(
 
 def _accelerator(device: str, devices: int) -> tuple[str, int | list[int]]:
     """Fabric's accelerator and devices for a device's name, refused where it is absent."""
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda", "mps") or (index and not index.isdigit()):
-        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps; got {device!r}")
-    if kind == "auto":
-        kind = "cuda" if torch.cuda.is_available() else "cpu"
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for and no CUDA device is available here")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' was asked for and is not available here")
-    if kind == "cuda" and max(devices, int(index or 0) + 1) > torch.cuda.device_count():
+    place = find_device(device)
+    if place.type == "cuda" and devices > torch.cuda.device_count():
         raise ValueError(
             f"{devices} devices ({device}) were asked for; there are {torch.cuda.device_count()}"
         )
-    if index and devices > 1:
+    if ":" in device and devices > 1:
         raise ValueError(f"device {device!r} is one device, and devices is {devices}")
-    return kind, [int(index)] if index else devices
+    return place.type, devices if place.index is None else [place.index]
 
 
 def _objectives(program: nn.Module, given: Objective | PyroELBO | None) -> dict[str, Objective]:

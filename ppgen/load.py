@@ -122,7 +122,12 @@ def open_run(
                 "program and give it (load(path, model=program))"
             )
         with torch.random.fork_rng(devices=[]):
-            program = build(cls, arguments, info["data"], bool(config.get("conditional")))
+            try:
+                program = build(cls, arguments, info["data"], bool(config.get("conditional")))
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"the model in {path / 'config.yaml'} cannot be built: {error}"
+                ) from None
     with torch.random.fork_rng(devices=[]):
         prepare(program, template(info["data"]), check=False)
     found = load_checkpoint(path)

@@ -96,6 +96,8 @@ def train(
         a_turn = sum(player.objective.steps for player in players)
         turns = math.ceil(batches.per_epoch / a_turn)
         total = options.steps or turns * (options.epochs or 0)
+        for player in players:
+            player.objective.begin(total)
         loop = Loop(fabric, run, players, average, batches, options, total, turns, stop)
         step = 0
         if resume and run.path is not None:
@@ -196,7 +198,7 @@ class Loop:
                 step += 1
                 self.seconds = earlier + time.monotonic() - began
                 whole = step % self.per_epoch == 0 or step == self.total
-                if step % LOG_EVERY == 0 or whole or step == first + 1:
+                if step % LOG_EVERY == 0 or whole or step == 1:
                     row = self._row(sums, step, rate)
                     sums.clear()
                     if self.chief:
@@ -331,7 +333,7 @@ class Loop:
         return {**place, "split": "validation", **means}
 
     def _falls(self, every: int, step: int, done: bool = False) -> bool:
-        """Whether something done every so many epochs is due; at the end it is, unless every is 0."""
+        """Whether what is done every so many epochs is due; at the end it is, unless that is 0."""
         if every == 0:
             return False
         epoch, left = divmod(step, self.per_epoch)
@@ -383,6 +385,8 @@ class Loop:
     def restore(self, weights: dict[str, Tensor], state: dict[str, Any]) -> int:
         """Put everything back as `_save` found it; returns the step."""
         path = self.run.path or Path()
+        if missing := {"optimizers", "generators", "objectives", "raw", "number"} - state.keys():
+            raise ValueError(f"the checkpoint in {path} has no {sorted(missing)[0]}: train again")
         if len(state["optimizers"]) != len(self.players):
             raise ValueError(f"the run in {path} was trained with other objectives")
         if len(state["generators"]) != self.fabric.world_size:

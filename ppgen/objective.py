@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO as PyroELBO
@@ -63,6 +64,9 @@ class Objective(Recorded, nn.Module):
                 self.structure = prepare(self.program, batch)
         return self.structure
 
+    def begin(self, turns: int) -> None:
+        """Called by `fit` before training: how many turns there will be, for schedules."""
+
     def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
         """The loss and its terms on a batch ``(x, *conditions)``."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
@@ -80,8 +84,8 @@ class ELBO(Objective):
     Args:
         program: a module with `model` and, unless its latents are global or absent, `guide`.
         kl_weight: weight of the KL, the beta of the beta-VAE (Higgins et al. 2017).
-        kl_warmup: training steps over which the weight rises linearly to `kl_weight`
-            (Bowman et al. 2016); 0 for none.
+        kl_warmup: how long the weight rises linearly to `kl_weight` (Bowman et al. 2016): below 1
+            a part of the training that `fit` does, from 1 on training steps; 0 for none.
         particles: draws of the guide an example.
         analytic_kl: take KL terms in closed form where that is valid.
 
@@ -91,12 +95,13 @@ class ELBO(Objective):
 
     kl_weight: Tensor
     turns: Tensor
+    warmup_turns: Tensor
 
     def __init__(
         self,
         program: nn.Module,
         kl_weight: float = 1.0,
-        kl_warmup: int = 0,
+        kl_warmup: float = 0.0,
         particles: int = 1,
         analytic_kl: bool = True,
     ) -> None:
@@ -110,13 +115,20 @@ class ELBO(Objective):
         self.analytic_kl = analytic_kl
         self.register_buffer("kl_weight", torch.tensor(float(kl_weight)))
         self.register_buffer("turns", torch.zeros((), dtype=torch.long))
+        self.register_buffer(
+            "warmup_turns", torch.tensor(float(kl_warmup if kl_warmup >= 1 else 0))
+        )
+
+    def begin(self, turns: int) -> None:
+        if self.kl_warmup < 1:
+            self.warmup_turns.fill_(self.kl_warmup * turns * self.steps)
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
         structure = self.prepare(*batch)
         weight = self.kl_weight
         if self.kl_warmup and self.training:
             self.turns += 1
-            weight = weight * (self.turns / self.kl_warmup).clamp(max=1.0)
+            weight = weight * (self.turns / self.warmup_turns.clamp(min=1.0)).clamp(max=1.0)
         if structure.enumerated:
             return self._enumerated(structure, batch)
         loss, terms = self._particle(batch, weight)
@@ -294,10 +306,39 @@ class _SeeSize(Messenger):
 
 def _by_pyro(elbo: Any, program: nn.Module, batch: Batch) -> tuple[Tensor, Terms]:
     args = accepted(program, batch)
-    with isolated(), _SeeSize(len(batch[0])) as seen:
-        loss = elbo.differentiable_loss(model_of(program), guide_of(program), *args)
-    loss = loss / seen.size
+    differentiate = torch.is_grad_enabled()
+    # TraceEnum_ELBO refuses to run where gradients are off.
+    with isolated(), _SeeSize(len(batch[0])) as seen, torch.enable_grad():
+        if hasattr(elbo, "differentiable_loss"):
+            loss = elbo.differentiable_loss(model_of(program), guide_of(program), *args)
+        else:
+            loss = _with_own_gradients(elbo, program, args)
+    loss = (loss if differentiate else loss.detach()) / seen.size
     return loss, {"negative_elbo": loss.detach()}
+
+
+def _with_own_gradients(elbo: Any, program: nn.Module, args: Batch) -> Tensor:
+    """The loss of an ELBO that calls `backward` itself, such as RenyiELBO, as one that does not."""
+    parameters = [parameter for parameter in program.parameters() if parameter.requires_grad]
+    kept = [parameter.grad for parameter in parameters]
+
+    def guide(*args: Tensor) -> Any:
+        pyro.module("program", program)  # or Pyro finds nothing to differentiate
+        return guide_of(program)(*args)
+
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        value = elbo.loss_and_grads(model_of(program), guide, *args)
+        found = [(parameter, parameter.grad) for parameter in parameters]
+    finally:
+        for parameter, gradient in zip(parameters, kept, strict=True):
+            parameter.grad = gradient
+    loss = args[0].new_tensor(value)
+    for parameter, gradient in found:
+        if gradient is not None:  # adds nothing to the value, and this gradient
+            loss = loss + (gradient * (parameter - parameter.detach())).sum()
+    return loss
 
 
 def default_objectives(program: nn.Module) -> dict[str, Objective]:

@@ -1,33 +1,30 @@
-"""Pictures as PNG bytes: samples, reconstructions, latent spaces and learning curves.
-
-Plain functions of tensors and rows. Pictures of pixels are put together by Pillow, charts by
-matplotlib figures of their own: no window, no state shared with the caller's plots.
-"""
+"""Pictures as PNG bytes: samples, reconstructions and latent spaces; pixels by Pillow."""
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from .charts import (
+    COLOURS,
+    INK,
+    drawn,
+    font_path,
+    histograms,
+    joined,
+    legible,
+    new_figure,
+    plain_text,
+    scatter,
+    square,
+    warped_net,
+)
 
 TILE = 40  # pixels: smaller images are enlarged
 GUTTER = 224  # the grey between images
-DPI = 160  # of charts
-# Okabe and Ito's colours, told apart by colour-blind readers too; after them Tol's.
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#8a8f98"
-COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", VERMILION, "#B5A100", "#332288",
-           "#882255", "#555555")  # fmt: skip
-INK, FAINT = "#30343b", "#e4e6ea"
-
-Row = Mapping[str, Any]
-_NO_TERMS = {"step", "epoch", "seconds", "split", "lr"}
 
 
 # Pixels
@@ -98,8 +95,8 @@ def _named(canvas: Tensor, rows: Sequence[str], high: int) -> Tensor:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    font = ImageFont.truetype(_font_path(), max(11, min(15, high // 2)))
-    names = [_legible(name, str(k))[:24] for k, name in enumerate(rows)]
+    font = ImageFont.truetype(font_path(), max(11, min(15, high // 2)))
+    names = [legible(name, str(k))[:24] for k, name in enumerate(rows)]
     margin = 10 + max(math.ceil(font.getlength(name)) for name in names)
     height, _, channels = canvas.shape
     image = Image.new("L", (margin, height), GUTTER)
@@ -130,7 +127,7 @@ def samples(x: Tensor, reference: Tensor | None = None) -> bytes | None:
     if x.shape[1:] == (2,):
         return scatter(x, reference, "samples")
     if x.ndim == 2 and x.shape[1] > 0:
-        return _histograms(x, reference)
+        return histograms(x, reference)
     return None
 
 
@@ -151,7 +148,7 @@ def reconstructions(originals: Tensor, means: Tensor) -> bytes:
         )
     originals, means = originals.detach().cpu(), means.detach().cpu()
     if originals.shape[1:] == (2,):
-        return _joined(originals, means)
+        return joined(originals, means)
     if not is_picture(originals.shape[1:]):
         raise ValueError(
             f"expected images or points (n, 2); got examples of {tuple(originals.shape[1:])}"
@@ -199,7 +196,7 @@ def manifold(program: nn.Module, y: Tensor | int | None = None, count: int = 20)
         found = program.decode(z, *labels)  # type: ignore[operator]
     mean = (found if isinstance(found, Tensor) else found.mean).cpu()
     if mean.shape[1:] == (2,):
-        return _net(mean.unflatten(0, (count, count)))
+        return warped_net(mean.unflatten(0, (count, count)))
     return image_grid(mean, count, pad=0)
 
 
@@ -225,7 +222,7 @@ def latents(
     z = (found if isinstance(found, Tensor) else found.mean).float().cpu()
     if z.shape != (len(x), 2):
         return None
-    figure, (axes,) = _figure(5.6, 5.4)
+    figure, (axes,) = new_figure(5.6, 5.4)
     groups = [torch.arange(len(z))] if y is None else [(y == k).nonzero()[:, 0].cpu() for k in
               range(int(y.max()) + 1)]  # fmt: skip
     size = max(3.0, min(7.0, 130 / math.sqrt(len(z) + 1)))
@@ -237,7 +234,7 @@ def latents(
             continue
         colour = COLOURS[k % len(COLOURS)]
         name = str(k) if classes is None or k >= len(classes) else classes[k]
-        name = _text(_legible(name, str(k)))
+        name = plain_text(legible(name, str(k)))
         axes.plot(*z[index].T.numpy(), ".", ms=size, alpha=0.7, mew=0, color=colour, label=name)
         centres.append((z[index].median(0).values.tolist(), name, colour))
     for (across, up), name, colour in centres if named else ():
@@ -247,10 +244,10 @@ def latents(
     if conditional and len(groups) <= 30:
         axes.legend(fontsize=8.5, frameon=False, labelcolor=INK, markerscale=2,
                     loc="center left", bbox_to_anchor=(1, 0.5))  # fmt: skip
-    _square(axes, z)
+    square(axes, z)
     axes.set_xlabel("$z_1$", color=INK)
     axes.set_ylabel("$z_2$", color=INK)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def place(program: nn.Module) -> torch.device:
@@ -272,308 +269,3 @@ def evaluating(program: nn.Module) -> Iterator[None]:
 
 
 # Charts
-
-
-def scatter(points: Tensor, reference: Tensor | None = None, title: str = "samples") -> bytes:
-    """Points of the plane (n, 2), beside `reference` (m, 2) and in its limits where it is given."""
-    points = points.detach().float().cpu()
-    panels = [(title, points, BLUE)]
-    if reference is not None:
-        reference = reference.detach().float().cpu()
-        panels.insert(0, ("data", reference, GREY))
-    figure, grid = _figure(4.2 * len(panels), 4.4, 1, len(panels))
-    for axes, (name, cloud, colour) in zip(grid, panels, strict=True):
-        size = max(1.6, min(5.0, 160 / math.sqrt(len(cloud) + 1)))
-        axes.plot(*cloud.T.numpy(), ".", ms=size, alpha=0.5, mew=0, color=colour)
-        _square(axes, panels[0][1])
-        _heading(axes, name, f"{len(cloud):,} points")
-    return _drawn(figure)
-
-
-def _histograms(x: Tensor, reference: Tensor | None, most: int = 8) -> bytes:
-    x = x.detach().float().cpu()
-    count = min(most, x.shape[1])
-    columns = min(4, count)
-    lines = math.ceil(count / columns)
-    figure, grid = _figure(2.6 * columns + 0.6, 2.1 * lines + 0.4, lines, columns)
-    for k, axes in enumerate(grid):
-        if k >= count:
-            axes.set_visible(False)
-            continue
-        clouds = [(x[:, k], BLUE, "samples")]
-        if reference is not None:
-            clouds.insert(0, (reference[:, k].detach().float().cpu(), GREY, "data"))
-        both = torch.cat([c[c.isfinite()] for c, _, _ in clouds])
-        low, high = _limits(both)
-        for values, colour, name in clouds:
-            values = values[(values >= low) & (values <= high)]
-            if len(values) == 0:
-                continue
-            kind: Any = "stepfilled" if name == "data" else "step"
-            alpha = 0.45 if name == "data" else 1.0
-            axes.hist(
-                values.numpy(), bins=40, range=(low, high), density=True, color=colour,
-                label=name, histtype=kind, alpha=alpha, lw=1.6,
-            )  # fmt: skip
-        axes.set_yticks([])
-        _heading(axes, f"$x_{{{k + 1}}}$")
-        if k == 0 and axes.patches:
-            axes.legend(fontsize=8, frameon=False, labelcolor=INK)
-    return _drawn(figure)
-
-
-def _joined(originals: Tensor, means: Tensor) -> bytes:
-    a, b = originals.float(), means.float()
-    figure, (axes,) = _figure(4.6, 4.4)
-    axes.plot(*torch.stack([a, b]).permute(2, 0, 1).numpy(), "-", lw=0.8, color=GREY, alpha=0.6)
-    axes.plot(*a.T.numpy(), "o", ms=4.5, mew=0, color=GREY, label="data")
-    axes.plot(*b.T.numpy(), "o", ms=3.5, mew=0, color=BLUE, label="model")
-    _square(axes, torch.cat([a, b]))
-    axes.legend(fontsize=9, frameon=False, labelcolor=INK, loc="lower left", ncols=2,
-                bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0)  # fmt: skip
-    return _drawn(figure)
-
-
-def _net(mean: Tensor) -> bytes:
-    across, up = mean.float().permute(2, 0, 1).numpy()  # each (count, count)
-    figure, (axes,) = _figure(4.6, 4.4)
-    axes.plot(across.T, up.T, lw=0.9, color=BLUE, alpha=0.8)  # along z_1
-    axes.plot(across, up, lw=0.9, color=VERMILION, alpha=0.8)  # along z_2
-    axes.plot([], [], color=BLUE, label="along $z_1$")
-    axes.plot([], [], color=VERMILION, label="along $z_2$")
-    _square(axes, mean.flatten(0, 1))
-    axes.legend(fontsize=9, frameon=False, labelcolor=INK, loc="lower left", ncols=2,
-                bbox_to_anchor=(0, 1), borderaxespad=0.2, borderpad=0)  # fmt: skip
-    return _drawn(figure)
-
-
-def curves(rows: Sequence[Row]) -> bytes:
-    """Learning curves: a panel for the loss and one for each of its terms, by epochs, in nats.
-
-    The terms of many sites, such as `kl/z1`, `kl/z2`, share a panel beside that of their sum; a
-    term that is the loss itself has none. The limits are those of what follows the first steps,
-    see `settled`.
-
-    Args:
-        rows: what `fit` measured, with the keys `split` ("train" or "validation"), `epoch`,
-            `loss` and any terms.
-
-    Raises:
-        ValueError: there is nothing to draw.
-    """
-    panels = _panels(rows)
-    if not panels:
-        raise ValueError(f"none of the {len(rows)} rows has a finite loss or term to draw")
-    columns = min(len(panels), 3 if len(panels) != 4 else 2)
-    lines = math.ceil(len(panels) / columns)
-    width = {1: 6.4, 2: 9.2}.get(columns, 11.2)
-    figure, grid = _figure(width, 3.0 * lines + 0.35, lines, columns)
-    until = max(epoch for titles in panels.values() for t in titles
-                for epoch, _ in _both(rows, t))  # fmt: skip
-    for k, axes in enumerate(grid):
-        if k >= len(panels):
-            axes.set_visible(False)
-            continue
-        name, titles = list(panels.items())[k]
-        if len(titles) == 1:
-            _curve(axes, rows, titles[0])
-        else:
-            _many_curves(axes, rows, name, titles)
-        axes.set_xlim(0, until or 1)
-        axes.grid(axis="y", color=FAINT, lw=0.8)
-        axes.set_axisbelow(True)
-        if k + columns >= len(panels):
-            axes.set_xlabel("epoch", color=INK)
-        if k % columns == 0:
-            axes.set_ylabel("nats per example", color=INK)
-    return _drawn(figure)
-
-
-def _panels(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Panel name -> titles of its curves, the loss first; those drawn already are left out."""
-    found: dict[str, None] = {"loss": None}
-    for row in rows:
-        found |= {key: None for key in row if key not in _NO_TERMS}
-    titles = [title for title in found if _both(rows, title)]
-    drawn: set[tuple] = set()
-    panels: dict[str, list[str]] = {}
-    for title in titles:
-        points = tuple(_both(rows, title))
-        if points not in drawn:
-            head = title.rpartition("/")[0]  # of "kl" or "generator/kl", where there is such a sum
-            panels.setdefault(f"{head} by site" if head in titles else title, []).append(title)
-        drawn.add(points)
-    return {titles[0] if len(titles) == 1 else name: titles for name, titles in panels.items()}
-
-
-def series(rows: Sequence[Row], split: str, title: str) -> list[tuple[float, float]]:
-    """(epoch, value) of one title on one split, the values that are finite numbers."""
-    points = []
-    for row in rows:
-        value = row.get(title)
-        if row.get("split") != split or isinstance(value, bool) or "epoch" not in row:
-            continue
-        if isinstance(value, (int, float)) and math.isfinite(value):
-            points.append((float(row["epoch"]), float(value)))
-    return points
-
-
-def _both(rows: Sequence[Row], title: str) -> list[tuple[float, float]]:
-    return series(rows, "train", title) + series(rows, "validation", title)
-
-
-def settled(*curves: list[tuple[float, float]]) -> tuple[float, float]:
-    """Limits of the vertical axis that the first steps do not spoil.
-
-    Those of the values after the first epoch or 5% of the epochs, whichever is more, but never
-    more than the first quarter; of many values of a curve the outermost 1% at each end do not
-    count.
-    """
-    points = [point for curve in curves for point in curve]
-    last = max(epoch for epoch, _ in points)
-    cut = min(max(1.0, 0.05 * last), 0.25 * last)
-    kept: list[float] = []
-    for curve in curves:
-        values = sorted(value for epoch, value in curve if epoch >= cut)
-        trim = len(values) // 100
-        kept += values[trim : len(values) - trim]
-    kept = kept or [value for _, value in points]
-    low, high = min(kept), max(kept)
-    room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-    return low - room, high + room
-
-
-def _curve(axes: "Axes", rows: Sequence[Row], title: str) -> None:
-    train, validation = series(rows, "train", title), series(rows, "validation", title)
-    last = []
-    if train:
-        epochs, values = zip(*train, strict=True)
-        noisy = len(train) > 200
-        axes.plot(epochs, values, color=BLUE, lw=0.8 if noisy else 1.7, alpha=0.28 if noisy else 1,
-                  label=None if noisy else "train")  # fmt: skip
-        smooth = _smooth(values) if noisy else list(values)
-        if noisy:
-            axes.plot(epochs, smooth, color=BLUE, lw=1.7, label="train")
-        last.append(f"train {_figures(smooth[-1])}")
-    if validation:
-        epochs, values = zip(*validation, strict=True)
-        marker = "o" if len(values) <= 40 else ""
-        axes.plot(
-            epochs,
-            values,
-            color=VERMILION,
-            lw=1.7,
-            label="validation",
-            marker=marker,
-            ms=3.6,
-            mew=0,
-        )
-        last.append(f"validation {_figures(values[-1])}")
-    axes.set_ylim(*settled(*(c for c in (train, validation) if c)))
-    _heading(axes, title, ", ".join(last))
-    axes.legend(fontsize=8.5, frameon=False, labelcolor=INK)
-
-
-def _figures(value: float) -> str:
-    """Four figures that matter, as decimals."""
-    size = abs(value)
-    if size >= 1e6 or 0 < size < 1e-4:
-        return f"{value:.3g}".replace("-", "−")
-    decimals = 3 - math.floor(math.log10(size)) if size > 0 else 0
-    return f"{value:.{min(max(decimals, 0), 5)}f}".replace("-", "−")
-
-
-def _many_curves(axes: "Axes", rows: Sequence[Row], name: str, titles: Sequence[str]) -> None:
-    """One curve a site; of train, or of validation where there is no other."""
-    import matplotlib
-
-    drawn = [series(rows, "train", t) or series(rows, "validation", t) for t in titles]
-    shades = matplotlib.colormaps["cividis"]
-    for k, (title, points) in enumerate(zip(titles, drawn, strict=True)):
-        epochs, values = zip(*points, strict=True)
-        site = title.rpartition("/")[2]
-        shown = len(titles) <= 8 or k in (0, len(titles) - 1)
-        axes.plot(epochs, _smooth(values) if len(values) > 200 else values, lw=1.5,
-                  color=shades(0.92 * k / (len(titles) - 1)),
-                  label=_text(_legible(site, str(k))) if shown else None)  # fmt: skip
-    axes.set_ylim(*settled(*drawn))
-    split = "train" if series(rows, "train", titles[0]) else "validation"
-    _heading(axes, name, split)
-    axes.legend(fontsize=8, frameon=False, labelcolor=INK, ncols=1 + (len(titles) > 4))
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    """The mean of the last fiftieth of the curve at each point, of fewer at its beginning."""
-    window = max(2, len(values) // 50)
-    sums = torch.tensor(values, dtype=torch.float64).cumsum(0)
-    before = torch.cat([torch.zeros(window, dtype=torch.float64), sums])[: len(sums)]
-    counts = torch.arange(1, len(sums) + 1).clamp(max=window)
-    return ((sums - before) / counts).tolist()
-
-
-def _figure(
-    width: float, height: float, lines: int = 1, columns: int = 1
-) -> tuple["Figure", list["Axes"]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure((width, height), dpi=DPI, layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False)
-    for axes in grid.flat:
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color("#b9bdc4")
-        axes.tick_params(colors=INK, labelsize=8.5, length=3, color="#b9bdc4")
-        axes.xaxis.label.set_size(9.5)
-        axes.yaxis.label.set_size(9.5)
-    return figure, list(grid.flat)
-
-
-def _heading(axes: "Axes", title: str, note: str = "") -> None:
-    shown = title if title.startswith("$x_") else _text(_legible(title, "term"))
-    axes.set_title(shown, loc="left", fontsize=10.5, color=INK, weight="bold")
-    axes.set_title(note, loc="right", fontsize=8, color="#6b7078")
-
-
-def _square(axes: "Axes", points: Tensor) -> None:
-    """Equal units on both axes, around all but the outermost points."""
-    (left, right), (low, high) = _limits(points[:, 0]), _limits(points[:, 1])
-    half = 0.54 * max(right - left, high - low)
-    axes.set_xlim((left + right) / 2 - half, (left + right) / 2 + half)
-    axes.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
-    axes.set_box_aspect(1)
-
-
-def _limits(values: Tensor) -> tuple[float, float]:
-    values = values[values.isfinite()].flatten()[:1_000_000]
-    if len(values) == 0:
-        return -1.0, 1.0
-    low, high = values.quantile(values.new_tensor([0.002, 0.998])).tolist()
-    return (low, high) if high > low else (low - 1, low + 1)
-
-
-def _drawn(figure: "Figure") -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
-    return out.getvalue()
-
-
-# Text comes from files: it is neither mathematics nor always in the font at hand.
-
-
-def _text(name: str) -> str:
-    return name.replace("$", r"\$")
-
-
-def _legible(name: str, otherwise: str) -> str:
-    """The name, or the other where the font lacks one of its characters."""
-    from matplotlib.font_manager import get_font
-
-    known = get_font(_font_path()).get_char_index
-    return name if name and all(known(ord(c)) for c in name) else otherwise
-
-
-def _font_path() -> str:
-    from matplotlib import get_data_path
-
-    return f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf"

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+
 from .run import Run
 
 Train = Callable[..., None]
@@ -41,9 +43,29 @@ class Stop:
 
     def leave(self) -> None:
         if self.signal == signal.SIGINT:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("training was interrupted")
         if self.signal:
             raise SystemExit(128 + self.signal)
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one.
+
+    Raises:
+        ValueError: no such name, or a device that is absent here.
+    """
+    kind, colon, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or bool(colon) != index.isdigit():
+        raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps; got {name!r}")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' was asked for and no CUDA device is available here")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' was asked for and is not available here")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r} was asked for; there are {torch.cuda.device_count()}")
+    return torch.device(kind, int(index)) if index else torch.device(kind)
 
 
 def is_child() -> bool:

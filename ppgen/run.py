@@ -19,6 +19,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import warnings
 from dataclasses import dataclass, field
@@ -152,8 +153,9 @@ def check_claim(path: Path, *, resume: bool, overwrite: bool) -> None:
     if resume:
         if not (path / "config.yaml").exists():
             raise ValueError(f"{path} holds no run to resume (no config.yaml there)")
-        check_format(path)
-    elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if (path / "run.json").exists():  # written second: a kill may have come between
+            check_format(path)
+    elif path.exists() and not (path.is_dir() and all(map(_left_over, path.iterdir()))):
         if not overwrite:
             raise ValueError(
                 f"{path} exists: go on with --resume (resume=True), replace it with --overwrite "
@@ -172,6 +174,14 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> None:
         for name in OUR_FOLDERS:
             shutil.rmtree(path / name, ignore_errors=True)
     path.mkdir(parents=True, exist_ok=True)
+    for folder in (path, path / "checkpoints", path / "samples", path / "figures"):
+        for file in filter(_left_over, folder.glob(".*.tmp")):
+            file.unlink(missing_ok=True)
+
+
+def _left_over(file: Path) -> bool:
+    """Whether a killed process left a file of `write_atomically` behind."""
+    return re.fullmatch(r"\..+\.\d+\.tmp", file.name) is not None
 
 
 def check_format(path: Path) -> dict[str, Any]:
@@ -229,8 +239,10 @@ def save_checkpoint(path: Path, step: int, weights: dict[str, Tensor], state: di
         write_atomically(folder / f"{stem}.{suffix}", data)
     sums = {suffix: hashlib.sha256(data).hexdigest() for suffix, data in parts.items()}
     write_json(folder / f"{stem}.json", {"step": step, "sha256": sums})
-    for old in sorted(folder.glob("step_*.json"))[:-KEEP]:
-        for file in (old, *(old.with_suffix(f".{suffix}") for suffix in parts)):
+    # Later ones were damaged, or this run would have gone on from them.
+    kept = [file.stem for file in sorted(folder.glob("step_*.json")) if file.stem <= stem][-KEEP:]
+    for file in sorted(folder.glob("step_*")):  # .json before its .pt and .safetensors
+        if file.stem not in kept:
             file.unlink(missing_ok=True)
 
 
@@ -247,16 +259,25 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict] | None:
                 if hashlib.sha256(data).hexdigest() != sums[suffix]:
                     raise ValueError(f"the checksum of {manifest.stem}.{suffix} does not match")
             weights = unpack_weights(manifest.with_suffix(".safetensors"))
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            if not isinstance(state, dict):
-                raise ValueError(f"{manifest.stem}.pt does not hold a checkpoint")
-            return weights, state
-        except (*UNREADABLE, SafetensorError, pickle.UnpicklingError) as error:
+            return weights, _unpack_state(data, manifest.stem)
+        except (*UNREADABLE, SafetensorError) as error:
             warnings.warn(
                 f"checkpoint {manifest.stem} in {path} is damaged and passed over ({_line(error)})",
                 stacklevel=2,
             )
     return None
+
+
+def _unpack_state(data: bytes, stem: str) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of other pickle protocols
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (*UNREADABLE, pickle.UnpicklingError):  # torch's text advises to execute the file
+        raise ValueError(f"{stem}.pt holds other things than tensors and plain values") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"{stem}.pt does not hold a checkpoint")
+    return state
 
 
 # Metrics --------------------------------------------------------------------------------------

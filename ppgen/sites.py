@@ -4,6 +4,7 @@ Everything here works on any module with a ``model`` method, whoever wrote it.
 """
 
 import inspect as signatures
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -165,8 +166,9 @@ def prepare(program: nn.Module, batch: Batch, *, check: bool = True) -> Structur
 
     A program without a guide gets an autoguide where all of its latents are global (a full
     covariance Gaussian up to 256 dimensions, a diagonal one above); lazily made parameters are
-    made. Already prepared programs are left as they are. With `check` the observations are held
-    against the supports of their distributions (a template of zeros may lie outside).
+    made. Already prepared programs and the random generators are left as they are. With `check`
+    the observations are held against the supports of their distributions (a template of zeros may
+    lie outside).
 
     Raises:
         TypeError: the object has no `model` method.
@@ -181,8 +183,13 @@ def prepare(program: nn.Module, batch: Batch, *, check: bool = True) -> Structur
     args = accepted(program, batch)
     if not args:
         raise TypeError(f"{type(program).__name__}.model takes no arguments; it needs the data `x`")
-    with pyro.validation_enabled(check):
-        return _prepare(program, batch, args)
+    devices = [batch[0].device] if batch[0].is_cuda else []
+    python = random.getstate()
+    with torch.random.fork_rng(devices=devices), pyro.validation_enabled(check):
+        try:
+            return _prepare(program, batch, args)
+        finally:
+            random.setstate(python)
 
 
 def _prepare(program: nn.Module, batch: Batch, args: Batch) -> Structure:

@@ -22,7 +22,7 @@ from PIL import Image
 from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
-from ppgen import plots
+from ppgen import charts, plots
 from ppgen.data import Dataset
 from ppgen.models.vae import VAE
 from ppgen.report import write_report
@@ -118,7 +118,7 @@ def test_points_that_are_not_finite_do_not_spoil_a_picture():
     x = torch.randn(50, 2)
     x[0] = math.nan
     x[1, 0] = math.inf
-    pixels(plots.scatter(x, x))
+    pixels(charts.scatter(x, x))
     pixels(plots.samples(torch.full((5, 3), math.nan)))
 
 
@@ -224,17 +224,17 @@ def metrics(epochs=20, per_epoch=10, **terms) -> list[dict[str, Any]]:
 def test_limits_leave_out_the_first_steps():
     rows = metrics()
     assert max(r["loss"] for r in rows) > 10_000
-    low, high = plots.settled(plots.series(rows, "train", "loss"))
+    low, high = charts.settled(charts.series(rows, "train", "loss"))
     later = [r["loss"] for r in rows if r["epoch"] >= 1]
     assert low < min(later) and sorted(later)[-3] < high < max(later) + 3
     # A short run, less than an epoch: the first quarter is left out.
-    low, high = plots.settled([(0.01 * k, 1e6 if k < 20 else 5.0 + k) for k in range(100)])
+    low, high = charts.settled([(0.01 * k, 1e6 if k < 20 else 5.0 + k) for k in range(100)])
     assert 20 < low < 30 and 100 < high < 120
     # A single value, a constant.
-    low, high = plots.settled([(0.0, 3.0)])
+    low, high = charts.settled([(0.0, 3.0)])
     assert low < 3 < high
     # Overfitting on few validation points is kept whole.
-    low, high = plots.settled(
+    low, high = charts.settled(
         [(k, 1.0) for k in range(300)], [(100 * k, 1.0 + k) for k in range(4)]
     )
     assert high > 4
@@ -242,17 +242,17 @@ def test_limits_leave_out_the_first_steps():
 
 def test_curves_have_a_panel_a_term():
     rows = metrics()
-    assert list(plots._panels(rows)) == ["loss", "reconstruction", "kl"]
-    assert list(plots._panels(metrics(**{"kl/z1": 1.0, "kl/z2": 2.0}))) == [
+    assert list(charts._panels(rows)) == ["loss", "reconstruction", "kl"]
+    assert list(charts._panels(metrics(**{"kl/z1": 1.0, "kl/z2": 2.0}))) == [
         "loss", "reconstruction", "kl", "kl by site"]  # fmt: skip
     same = [{**r, "negative_bound": r["loss"]} for r in rows]
-    assert "negative_bound" not in plots._panels(same)
+    assert "negative_bound" not in charts._panels(same)
     gan = [{"step": k, "epoch": k, "split": "train", "loss": 2.0 + k, "generator/loss": 1.0,
             "discriminator/loss": 1.0 + k} for k in range(5)]  # fmt: skip
-    assert list(plots._panels(gan)) == ["loss", "generator/loss", "discriminator/loss"]
-    sizes = [pixels(plots.curves(r)).shape for r in (rows, gan, rows[:1], metrics(40))]
+    assert list(charts._panels(gan)) == ["loss", "generator/loss", "discriminator/loss"]
+    sizes = [pixels(charts.curves(r)).shape for r in (rows, gan, rows[:1], metrics(40))]
     assert sizes[0][1] > sizes[2][1] / 2
-    pixels(plots.curves(metrics(**{f"kl/z{k}": float(k) for k in range(30)})))
+    pixels(charts.curves(metrics(**{f"kl/z{k}": float(k) for k in range(30)})))
 
 
 def test_curves_of_odd_rows():
@@ -262,17 +262,17 @@ def test_curves_of_odd_rows():
     del rows[6]["reconstruction"]
     rows[7]["$\\alpha"] = 1.0
     rows[8]["山"] = 1.0
-    pixels(plots.curves(rows))
+    pixels(charts.curves(rows))
     with pytest.raises(ValueError, match="none of the 1 rows"):
-        plots.curves([{"step": 1, "epoch": 1.0, "split": "train", "loss": math.nan}])
+        charts.curves([{"step": 1, "epoch": 1.0, "split": "train", "loss": math.nan}])
     with pytest.raises(ValueError, match="none of the 0 rows"):
-        plots.curves([])
+        charts.curves([])
 
 
 def test_smoothing_is_a_running_mean():
     values = [float(k % 7) for k in range(500)]
     expected = [np.mean(values[max(0, k - 9) : k + 1]) for k in range(500)]
-    np.testing.assert_allclose(plots._smooth(values), expected, atol=1e-9)
+    np.testing.assert_allclose(charts._smooth(values), expected, atol=1e-9)
 
 
 def test_importing_plots_is_cheap():

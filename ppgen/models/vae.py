@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..distributions import DiscretizedLogistic
 from ..nn.conv import ConvDecoder, ConvEncoder
 from ..nn.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
+from ..objective import ELBO, Objective
 from ..program import Program
 
 LIKELIHOODS = ("bernoulli", "gaussian", "discretized_logistic")
@@ -85,6 +86,10 @@ class VAE(Program):
                 raise ValueError("prior='conditional' is p(z | y): it needs num_classes")
             self.prior_network = nn.Embedding(num_classes, 2 * latent_dim)
             nn.init.zeros_(self.prior_network.weight)
+
+    def objectives(self) -> dict[str, Objective]:
+        # A KL that comes in slowly keeps latents in use that would collapse at the start.
+        return {"elbo": ELBO(self, kl_warmup=0.2)}
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
         label = self._label(x, y)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(8, channels), channels)
+    # Four channels a group where there are as many: one alone would be normalised to zero at 1x1.
+    return nn.GroupNorm(math.gcd(8, channels, max(channels // 4, 1)), channels)
 
 
 def _sizes(size: tuple[int, int], count: int) -> list[tuple[int, int]]:
