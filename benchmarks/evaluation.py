@@ -69,7 +69,7 @@ def main() -> None:
         values.append((ours.log_likelihood.value, float(theirs)))
     ours_s, theirs_s = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(theirs / ours for ours, theirs in pairs)
-    print(f"{options.examples} images, {options.particles} particles; log-likelihood, ours / Pythae:")
+    print(f"{options.examples} images, {options.particles} particles; nats, ours / Pythae:")
     print("  " + ", ".join(f"{a:.2f} / {b:.2f}" for a, b in values))
     print(f"ours {ours_s:.2f} s, Pythae {theirs_s:.2f} s: {ratio:.2f} x faster")
 

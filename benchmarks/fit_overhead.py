@@ -47,8 +47,14 @@ def fitted(dataset: Dataset, steps: int, batch_size: int) -> float:
     program = ppgen.VAE(dataset.shape, levels=2)
     with tempfile.TemporaryDirectory() as folder:
         run = ppgen.fit(
-            program, dataset, out=Path(folder) / "run", steps=steps, batch_size=batch_size,
-            validate_epochs=0, sample_epochs=0, device="cpu",
+            program,
+            dataset,
+            out=Path(folder) / "run",
+            steps=steps,
+            batch_size=batch_size,
+            validate_epochs=0,
+            sample_epochs=0,
+            device="cpu",
         )
     rows = run.metrics
     return (rows[-1]["seconds"] - rows[0]["seconds"]) / (rows[-1]["step"] - rows[0]["step"])

@@ -11,7 +11,7 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 
-from .cli import near
+from .names import near
 from .run import read_yaml
 
 # Set by the data set, or by options of the command.

@@ -3,12 +3,11 @@
 Only what a subcommand needs is imported, so that `ppgen --help` answers at once.
 """
 
-import difflib
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+
+from .names import near
 
 COMMANDS = {
     "train": "train a model on a data set; writes a run directory",
@@ -85,22 +84,6 @@ def _fail(who: str, error: object, status: int) -> int:
     text = " ".join(str(error).split()) or type(error).__name__
     print(f"{who}: error: {text}", file=sys.stderr)
     return status
-
-
-def near(word: str, known: Any) -> str:
-    """'; did you mean ...?' for a misspelt word, or the known ones where there are few."""
-    found = difflib.get_close_matches(word, list(known), 3, 0.5)
-    if found:
-        return f"; did you mean {' or '.join(found)}?"
-    return f"; known: {', '.join(known)}" if len(list(known)) <= 12 else ""
-
-
-def new_file(path: str | Path, overwrite: bool) -> Path:
-    """A path to write to, refused where there is a file already."""
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: choose another name or add --overwrite")
-    return path
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from .arguments import Parser, add_class, flags, model_class, objective_class, saved, without
-from .cli import new_file
 
 NOT_OPTIONS: set[str | int] = {
     "program",
@@ -211,6 +210,14 @@ def _parse(parser: Parser, argv: list[str]) -> Namespace | None:
     return parser.parse_args(argv)
 
 
+def _new_file(path: str | Path, overwrite: bool) -> Path:
+    """A path to write to, refused where there is a file already."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists: choose another name or add --overwrite")
+    return path
+
+
 def evaluate(argv: list[str]) -> None:
     parser = _parser(
         "evaluate", "Test likelihood of a run, with its kind: exact, bound or estimate."
@@ -292,7 +299,7 @@ def sample(argv: list[str]) -> None:
     options = _parse(parser, argv)
     if options is None:
         return
-    out = new_file(options.out, options.overwrite)
+    out = _new_file(options.out, options.overwrite)
     if out.suffix not in (".png", ".npz"):
         raise ValueError(f"--out must end in .png or .npz; got {out.name}")
     if options.n < 1:
@@ -408,7 +415,7 @@ def data(argv: list[str]) -> None:
             table.add_row(name, text)
         _say(table)
         return
-    out = None if options.preview is None else new_file(options.preview, options.overwrite)
+    out = None if options.preview is None else _new_file(options.preview, options.overwrite)
     dataset = load_data(options.source, binarize=options.binarize, size=options.size)
     _say(repr(dataset))
     if out is not None:

@@ -8,7 +8,6 @@ reals (the two-dimensional toys) are float32 throughout. All randomness of loadi
 generators made from ``seed``; only the dynamic binarisation draws from torch's global one.
 """
 
-import difflib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import images
+from .names import near, one_of
 
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 
@@ -409,18 +409,15 @@ def load_data(
     if not isinstance(source, str):
         raise TypeError(f"source is {type(source).__name__}: expected a name such as 'mnist'")
     name, colon, location = source.partition(":")
-    key = next((k for k in _LOADERS if k.partition(":")[0] == name), None)
-    if key is None:
-        names = [k.partition(":")[0] for k in _LOADERS]
-        near = difflib.get_close_matches(name.lower(), names, n=2)
-        hint = f", did you mean {' or '.join(near)}?" if near else "."
-        raise ValueError(f"unknown source {source!r}{hint} The sources are {', '.join(_LOADERS)}")
+    keys = {key.partition(":")[0]: key for key in _LOADERS}
+    if name not in keys:
+        raise ValueError(
+            f"unknown source {source!r}{near(name, keys)} The sources are {', '.join(_LOADERS)}"
+        )
+    key = keys[name]
     if (":" in key) != bool(location) or bool(colon) != (":" in key):
         raise ValueError(f"source {source!r} is incomplete or too long: expected {key}")
-    if binarize not in BINARIZATIONS:
-        near = difflib.get_close_matches(str(binarize).lower(), BINARIZATIONS, n=1)
-        hint = f", did you mean {near[0]}?" if near else ":"
-        raise ValueError(f"unknown binarize {binarize!r}{hint} Use {', '.join(BINARIZATIONS)}")
+    one_of("binarize", binarize, BINARIZATIONS)
     if size is not None and (type(size) is not int or size < 1):
         raise ValueError(f"size is {size!r}: expected an integer of at least 1, or None")
     _check_seed(seed)

@@ -1,6 +1,7 @@
 """Objectives: modules over a program that map a batch to a loss and its titled terms."""
 
 import math
+from collections import Counter
 from typing import Any
 
 import pyro
@@ -164,7 +165,9 @@ class ELBO(Objective):
         loss = parts.get("reconstruction", sums.new_zeros(()))
         if latent:
             loss = loss + weight * parts["kl"]
-        surrogate = _score_function(model, guide, weight, size)
+        counts = Counter(term.site for term in terms if term.kind == "kl")
+        closed = {site for site, count in counts.items() if count == 1 and site in model.nodes}
+        surrogate = _score_function(model, guide, weight, size, closed)
         if surrogate is not None:
             loss = loss + surrogate - surrogate.detach()
         return loss, {title: value.detach() for title, value in parts.items()}
@@ -263,16 +266,17 @@ def _belongs(term: Term, title: str) -> float:
 
 
 def _score_function(
-    model: poutine.Trace, guide: poutine.Trace, weight: Tensor, size: int
+    model: poutine.Trace, guide: poutine.Trace, weight: Tensor, size: int, closed: set[str]
 ) -> Tensor | None:
     """The surrogate whose gradient is the score-function estimator; None where none is needed.
 
     grad E_q f = E_q [f grad log q]; f keeps only the costs that share a site's plates
-    (Rao-Blackwellisation), as `Trace_ELBO` does.
+    (Rao-Blackwellisation), as `Trace_ELBO` does. A KL in closed form has its own gradient, and
+    is no cost of its own site.
     """
     sites = [
-        site
-        for site in sample_sites(guide).values()
+        (name, site)
+        for name, site in sample_sites(guide).items()
         if not site["fn"].has_rsample and log_prob(site).requires_grad
     ]
     if not sites:
@@ -284,9 +288,12 @@ def _score_function(
             factor = sign * weight if kl else sign
             costs.add((site["cond_indep_stack"], (factor * log_prob(site)).detach()))
     surrogate = torch.zeros((), device=weight.device)
-    for site in sites:
+    for name, site in sites:
         cost = costs.sum_to(site["cond_indep_stack"])
-        surrogate = surrogate + (cost * log_prob(site)).sum()
+        if name in closed:
+            own = log_prob(site) - log_prob(sample_sites(model)[name])
+            cost = cost - (weight * own).detach()
+        surrogate = surrogate + (cost * log_prob(site, scaled=False)).sum()
     return surrogate / size
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .compile import Mode
+from .names import one_of
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Options:
                 raise ValueError(f"{name} must be positive; got {value}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is a decay between 0 and 1, such as 0.999; got {self.ema}")
-        if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f"schedule must be 'cosine' or 'constant'; got {self.schedule!r}")
+        one_of("schedule", self.schedule, ("cosine", "constant"))
+        one_of("compile", self.compile, ("trace", "inductor", "none"))
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate ({self.accumulate}) cannot pass batch_size ({self.batch_size})"

@@ -1,10 +1,14 @@
 """Signals, and training on several processes."""
 
+import builtins
 import contextlib
+import io
+import logging
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +24,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal = 0
+        self.moment = 0.0
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -30,8 +35,11 @@ class Stop:
         before: dict[int, Any] = {number: signal.getsignal(number) for number in wanted}
 
         def note(number: int, frame: Any) -> None:
-            self.signal = number
-            signal.signal(number, before[number] or signal.SIG_DFL)
+            if not self.signal:
+                self.signal, self.moment = number, time.monotonic()
+            elif time.monotonic() - self.moment > 1:  # else the same one, sent on by a parent
+                signal.signal(number, before[number] or signal.SIG_DFL)
+                os.kill(os.getpid(), number)
 
         try:
             for number in wanted:
@@ -95,31 +103,60 @@ def launch(fabric: Any, train: Train, job: tuple) -> Run:
             train(fabric, *job, stop)
         stop.leave()
         return run
-    with _forwarding():
-        try:
-            weights, metrics, info, stop.signal = fabric.launch(_child, train, job)
-        except RuntimeError as error:
-            if "bootstrapping phase" in str(error):
-                raise RuntimeError(
-                    "training on several devices starts processes that import your script again: "
-                    "call fit under `if __name__ == '__main__':`"
-                ) from None
-            raise
-    run.program.load_state_dict(weights)
+    log = logging.getLogger("torch.multiprocessing.spawn")
+    level = log.level
+    log.setLevel(logging.ERROR)  # of the processes that it ends when one has failed
+    try:
+        with _forwarding():
+            weights, metrics, info, stop.signal = fabric.launch(_child, _Sent(train, job))
+    except RuntimeError as error:
+        raise _in_words(error) from error
+    finally:
+        log.setLevel(level)
+    run.program.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
     run.program.eval()
     run.metrics, run.info = metrics, info
     stop.leave()
     return run
 
 
-def _child(fabric: Any, train: Train, job: tuple) -> tuple:
+def _in_words(error: RuntimeError) -> Exception:
+    """The error of a launched process as if it had been raised here."""
+    text = str(error).strip()
+    if "bootstrapping phase" in text or text.endswith("terminated with exit code 1"):
+        return RuntimeError(
+            "training on several devices starts processes that import your script again: "
+            "call fit under `if __name__ == '__main__':`"
+        )
+    if "terminated with the following error" not in text:
+        return error
+    kind, _, what = text.splitlines()[-1].partition(": ")
+    known = getattr(builtins, kind, None)
+    if isinstance(known, type) and issubclass(known, Exception):
+        return known(what)
+    return RuntimeError(f"{kind}: {what}" if what else kind)
+
+
+class _Sent:
+    """A job on its way to another process, where Fabric is not to look into it."""
+
+    def __init__(self, train: Train, job: tuple) -> None:
+        self.train, self.job = train, job
+
+
+def _child(fabric: Any, sent: _Sent) -> tuple:
     """What each spawned process runs; rank 0's result is the launch's."""
+    train, job = sent.train, sent.job
     run = job[0]
+    for module in (run.program, *job[1].values()):  # spawning has put them in shared memory
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.data = tensor.data.clone()
     stop = Stop()
     with stop.listening():
         train(fabric, *job, stop)
-    weights = {name: value.cpu() for name, value in run.program.state_dict().items()}
-    return weights, run.metrics, run.info, stop.signal
+    weights = io.BytesIO()  # as bytes: a tensor would wait here to be fetched
+    torch.save({name: value.cpu() for name, value in run.program.state_dict().items()}, weights)
+    return weights.getvalue(), run.metrics, run.info, stop.signal
 
 
 @contextlib.contextmanager

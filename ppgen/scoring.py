@@ -111,8 +111,12 @@ def terms_of(model: poutine.Trace, guide: poutine.Trace, analytic_kl: bool) -> l
                 continue
         terms.append(_density(name, "kl", -1.0, site))
     for name, site in in_guide.items():
-        if name not in closed:
+        if name in closed:
+            continue
+        if site["fn"].has_rsample:
             terms.append(_density(name, "kl", 1.0, site))
+        else:  # its gradient is the score function's, and on its own has mean zero
+            terms.append(Term(name, "kl", 1.0, _total, (log_prob(site).detach(),)))
     return terms
 
 

@@ -215,7 +215,7 @@ def _prepare(program: nn.Module, batch: Batch, args: Batch) -> Structure:
                 "find it: make it an attribute of the module, a PyroParam or nn.Parameter"
             )
     _match(type(program).__name__, sampled, model_trace, guide_trace)
-    if found.shared and found.plate is not None and found.data_size == len(batch[0]):
+    if found.shared and found.plate is not None and _batch_only(model_trace, found, len(batch[0])):
         warnings.warn(
             f"{type(program).__name__} has global latents {list(found.shared)} but its data plate "
             f"{found.plate!r} is only as large as the batch: the posterior will be too wide. Use "
@@ -223,6 +223,16 @@ def _prepare(program: nn.Module, batch: Batch, args: Batch) -> Structure:
             stacklevel=4,
         )
     return found
+
+
+def _batch_only(trace: poutine.Trace, found: Structure, size: int) -> bool:
+    """Whether the data plate was made without `subsample=`, so that it knows only the batch."""
+    if found.data_size != size or found.plate not in trace.nodes:
+        return False
+    indices = trace.nodes[found.plate]["value"]
+    return not indices.is_floating_point() and torch.equal(
+        indices, torch.arange(size, device=indices.device)
+    )
 
 
 def _autoguide(program: nn.Module, found: Structure, args: Batch) -> nn.Module:
@@ -257,15 +267,15 @@ def _match(name: str, latent: list[str], model: poutine.Trace, guide: poutine.Tr
             )
 
 
-def log_prob(site: dict) -> Tensor:
-    """A site's log-probability, scaled and masked, over its batch shape."""
+def log_prob(site: dict, *, scaled: bool = True) -> Tensor:
+    """A site's log-probability, masked and (unless not asked for) scaled, over its batch shape."""
     value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
     mask = site["mask"]
     if mask is False:
         return torch.zeros_like(value)
     if isinstance(mask, Tensor):
         value = torch.where(mask, value, torch.zeros_like(value))
-    return value * site["scale"]
+    return value * site["scale"] if scaled else value
 
 
 def first_nonfinite(program: nn.Module, batch: Batch) -> str | None:

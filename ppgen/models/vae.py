@@ -1,6 +1,5 @@
 """The variational autoencoder (Kingma and Welling 2014; Rezende et al. 2014)."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributions import DiscretizedLogistic
+from ..names import one_of
 from ..nn.conv import ConvDecoder, ConvEncoder
 from ..nn.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
 from ..objective import ELBO, Objective
@@ -71,7 +71,8 @@ class VAE(Program):
         self.levels = levels
         self.num_classes = num_classes
         self.likelihood = _likelihood(likelihood, levels)
-        self.prior = _choice("prior", prior, ("standard", "conditional"))
+        one_of("prior", prior, ("standard", "conditional"))
+        self.prior = prior
         classes = num_classes or 0
         outputs = 2 if self.likelihood == "discretized_logistic" else 1
         parts = (self.shape, latent_dim, outputs, classes)
@@ -158,8 +159,8 @@ def _networks(
             if not isinstance(getattr(network, part, None), nn.Module):
                 raise ValueError(f"the network {type(network).__name__} has no module `{part}`")
         return network.encoder, network.decoder  # type: ignore[return-value]
-    _choice("network", network, ("mlp", "conv"))
-    _choice("activation", activation, tuple(ACTIVATIONS))
+    one_of("network", network, ("mlp", "conv"))
+    one_of("activation", activation, tuple(ACTIVATIONS))
     widths = tuple(
         hidden if hidden is not None else (512, 512) if network == "mlp" else (32, 64, 128)
     )
@@ -181,7 +182,7 @@ def _networks(
 def _likelihood(likelihood: str | None, levels: int | None) -> str:
     if likelihood is None:
         return {None: "gaussian", 2: "bernoulli"}.get(levels, "discretized_logistic")
-    _choice("likelihood", likelihood, LIKELIHOODS)
+    one_of("likelihood", likelihood, LIKELIHOODS)
     if likelihood == "bernoulli" and levels not in (None, 2):
         raise ValueError(
             f"likelihood='bernoulli' is a probability of 2 levels and the data have {levels}: "
@@ -198,12 +199,4 @@ def _likelihood(likelihood: str | None, levels: int | None) -> str:
 def _at_least_one(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f"{name} must be 1 or more; got {value}")
-    return value
-
-
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}{hint}")
     return value
