@@ -65,17 +65,23 @@ class Compiled(nn.Module):
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
         if self.mode == "none":
-            return self.objective(*batch)
+            return self._plain(batch)
         key = self._key(batch)
         if key not in self.graphs:
             try:
                 self._trace(key, batch)
             except Exception as error:
                 self._fall_back(error, batch)
-                return self.objective(*batch)
+                return self._plain(batch)
         graph, titles = self.graphs[key]
         outputs = graph([store[name] for store, name in self.inputs], batch)
         return outputs[0], dict(zip(titles, outputs[1:], strict=True))
+
+    def _plain(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, Terms]:
+        # As in a graph: numbers that are not finite come out as such, for `fit` to name.
+        self.objective.prepare(*batch)
+        with pyro.validation_enabled(False):
+            return self.objective(*batch)
 
     def __getstate__(self) -> dict:
         return self.__dict__ | {"graphs": {}, "inputs": []}  # graphs are remade where they run

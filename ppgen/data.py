@@ -20,6 +20,7 @@ from torch import Tensor
 from . import images
 from .names import near, one_of
 
+CPU = torch.device("cpu")
 BINARIZATIONS = ("none", "threshold", "static", "dynamic")
 
 
@@ -32,12 +33,14 @@ class Split:
         labels are int64 (n,).
     maximum: the stored level that means 1.0.
     dynamic: draw every pixel from Bernoulli(stored / maximum) anew at each batch.
+    device: where batches are handed out; the stored tensors are there too where they fit.
     """
 
     stored: Tensor
     conditions: tuple[Tensor, ...]
     maximum: int | None
     dynamic: bool = False
+    device: torch.device = CPU
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -55,6 +58,8 @@ class Split:
         else:
             index = index.to(self.stored.device)
             x, *conditions = (t.index_select(0, index) for t in (self.stored, *self.conditions))
+        if x.device != self.device:
+            x, *conditions = (part.to(self.device) for part in (x, *conditions))
         if self.maximum is not None:
             # By a tensor: CUDA divides by a Python number through its reciprocal, an ulp off.
             x = x.float()
@@ -64,9 +69,16 @@ class Split:
         return (x, *conditions)
 
     def to(self, device: torch.device | str) -> "Split":
-        """This split with its tensors on ``device``."""
+        """This split with its batches on ``device``, and its tensors too where they fit.
+
+        They fit a GPU if they take at most half of its free memory; else they stay where they are
+        and each batch is sent over.
+        """
+        device = torch.device(device)
+        if device.type == "cuda" and self.stored.nbytes > torch.cuda.mem_get_info(device)[0] // 2:
+            return replace(self, device=device)
         conditions = tuple(c.to(device) for c in self.conditions)
-        return replace(self, stored=self.stored.to(device), conditions=conditions)
+        return replace(self, stored=self.stored.to(device), conditions=conditions, device=device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -149,7 +149,7 @@ def _evaluate(
     training = program.training
     program.eval()
     try:
-        with seeded(seed, part.stored.device), torch.no_grad():
+        with seeded(seed, part.device), torch.no_grad():
             found = prepare(program, part.batch(slice(0, 2)))
             try:
                 require_normalised(program, found.factors)

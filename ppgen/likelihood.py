@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import torch
@@ -109,21 +109,43 @@ def _example_sums(
     particles: int | None,
 ) -> Tensor:
     nesting = structure.nesting + (particles is not None)
-    total: Tensor | float = 0.0
+    kept = {structure.plate_dim} | ({-nesting} if particles is not None else set())
+    # Summands and summed-out variables by the plates inside the data plate that they are in.
+    groups: dict[frozenset[int], Any] = {frozenset(): 0.0}
+    hidden: dict[frozenset[int], list[int]] = {}
     for trace, sign in ((model, 1.0), (guide, -1.0)):
         for site in sample_sites(trace).values():
-            inside = any(frame.name == structure.plate for frame in site["cond_indep_stack"])
-            if structure.shared and structure.plate is not None and not inside:
+            frames = site["cond_indep_stack"]
+            if (
+                structure.shared
+                and structure.plate is not None
+                and all(frame.name != structure.plate for frame in frames)
+            ):
                 continue  # a global latent: drawn, not scored
             value = log_prob(site)
             if structure.shared:
                 value = value / site["scale"]
+            else:  # a subsampled plate weighs its examples for the whole data set: undone here
+                for frame in frames:
+                    if frame.name == structure.plate:
+                        value = value * (frame.size / frame.full_size)
             value = value.reshape((1,) * max(nesting - value.dim(), 0) + value.shape)
-            # Sum over plates inside the data plate; keep examples, particles, enumerated values.
-            for dim in range(-nesting, 0):
-                if dim != structure.plate_dim and not (particles is not None and dim == -nesting):
-                    value = value.sum(dim, keepdim=True)
-            total = total + sign * value
+            inner = frozenset(f.dim for f in frames if f.vectorized and f.dim not in kept)
+            groups[inner] = groups.get(inner, 0.0) + sign * value
+            if trace is model and site["infer"].get("_enumerate_dim") is not None:
+                hidden.setdefault(inner, []).append(site["infer"]["_enumerate_dim"])
+    # From the innermost plates outwards: sum variables out where they live, then the plate.
+    for inner in sorted(groups, key=len, reverse=True):
+        if not inner:
+            break
+        value = groups.pop(inner)
+        for dim in hidden.get(inner, ()):
+            value = value.logsumexp(dim, keepdim=True)
+        outer = max((group for group in groups if group < inner), key=len)
+        for dim in inner - outer:
+            value = value.sum(dim, keepdim=True)
+        groups[outer] = groups[outer] + value
+    total = groups[frozenset()]
     if not isinstance(total, Tensor):
         raise ValueError("the program has no sites to score")
     enumerated = total.dim() - nesting

@@ -168,6 +168,8 @@ class Loop:
         self.chief = fabric.global_rank == 0
         self.several = fabric.world_size > 1
         self.number = 0  # of the next batch
+        # What the next logged row is the mean of: step, player, batch number, terms.
+        self.pending: list[tuple[int, Player, int, dict[str, Tensor]]] = []
         self.seconds = 0.0  # of training, over all resumptions
         self.saved = time.monotonic()
         self.shown = run.program  # whose figures and pictures are shown, and which is saved
@@ -181,7 +183,6 @@ class Loop:
             self.validated = {player.name: player.compiled for player in players}
 
     def go(self, step: int, log: Log, validation: Split, on_validation: Callable | None) -> None:
-        sums: list[tuple[int, str, dict[str, Tensor]]] = []
         began, earlier = time.monotonic(), self.seconds
         first = step
         done = False
@@ -191,16 +192,18 @@ class Loop:
                 rate = self.options.learning_rate(step, self.total)
                 for player in self.players:
                     for _ in range(player.objective.steps):
+                        number = self.number
                         loss, terms = self._update(player, step, rate)
-                        sums.append((step, player.name, {"loss": loss.detach(), **terms}))
+                        figures = {"loss": loss.detach(), **terms}
+                        self.pending.append((step, player, number, figures))
                 if self.average is not None:
                     self._move_average(step)
                 step += 1
                 self.seconds = earlier + time.monotonic() - began
                 whole = step % self.per_epoch == 0 or step == self.total
                 if step % LOG_EVERY == 0 or whole or step == 1:
-                    row = self._row(sums, step, rate)
-                    sums.clear()
+                    row = self._row(step, rate)
+                    self.pending.clear()
                     if self.chief:
                         log.add(row)
                     bar.update(step, row["loss"])
@@ -271,7 +274,8 @@ class Loop:
     def _not_finite(
         self, objective: Objective, step: int, terms: dict[str, Tensor], batch: tuple
     ) -> None:
-        bad = [title for title, value in terms.items() if not math.isfinite(float(value))]
+        parts = {title: float(value) for title, value in terms.items() if title != "loss"}
+        bad = [title for title, value in parts.items() if not math.isfinite(value)]
         try:
             site = first_nonfinite(objective.program, batch)
         except (ValueError, RuntimeError) as error:  # the program itself breaks on such numbers
@@ -282,24 +286,25 @@ class Loop:
             f"{bad[0] if bad else 'loss'!r}{where}: lower lr, set clip_norm, or check the data"
         )
 
-    def _row(self, sums: list, step: int, rate: float) -> Rows:
+    def _row(self, step: int, rate: float) -> Rows:
         """The mean of the collected terms; on a GPU this is where they are first looked at."""
         columns: dict[str, list[Tensor]] = {}
-        several = len(self.players) > 1
-        for _, name, terms in sums:
+        adversaries = len(self.players) > 1
+        for _, player, _, terms in self.pending:
             for title, value in terms.items():
-                columns.setdefault(f"{name}/{title}" if several else title, []).append(value)
-        means = {}
-        for title, values in columns.items():
-            stacked = torch.stack(values)
-            means[title] = stacked.mean().item()
-            if not self.eager and not math.isfinite(means[title]):
-                at = int((~stacked.isfinite()).nonzero()[0])
-                first, name, terms = sums[at * max(len(sums) // len(values), 1)]
-                player = next(p for p in self.players if p.name == name)
-                batch, _ = self.batches(max(self.number - len(sums) + at, 0))
-                self._not_finite(player.objective, first, terms, batch)
-        if several:
+                columns.setdefault(f"{player.name}/{title}" if adversaries else title, []).append(
+                    value
+                )
+        means = {title: torch.stack(values).mean().item() for title, values in columns.items()}
+        if not self.eager and not all(map(math.isfinite, means.values())):
+            for at, player, number, terms in self.pending:
+                if not math.isfinite(terms["loss"].item()):
+                    self._not_finite(player.objective, at, terms, self.batches(number)[0])
+        if self.several:
+            shares = torch.tensor(list(means.values()), device=self.fabric.device)
+            shares = self.fabric.all_reduce(shares, reduce_op="mean")
+            means = dict(zip(means, shares.tolist(), strict=True))
+        if adversaries:
             losses = [means[f"{player.name}/loss"] for player in self.players]
             means = {"loss": sum(losses), **means}
         place = {"step": step, "epoch": step / self.per_epoch, "seconds": self.seconds}
@@ -374,6 +379,10 @@ class Loop:
             "generators": generators,
             "optimizers": [player.optimizer.state_dict() for player in self.players],
             "objectives": [_own_state(player.objective) for player in self.players],
+            "pending": [
+                (at, player.name, number, {title: float(v) for title, v in terms.items()})
+                for at, player, number, terms in self.pending
+            ],
             "raw": None,
         }
         if self.average is not None:
@@ -409,6 +418,17 @@ class Loop:
         version, internal, gauss = mine["python"]
         random.setstate((version, tuple(internal), gauss))
         self.number, self.seconds = state["number"], state["seconds"]
+        players = {player.name: player for player in self.players}
+        place = self.fabric.device
+        self.pending = [
+            (
+                at,
+                players[name],
+                number,
+                {title: torch.tensor(v, device=place) for title, v in terms.items()},
+            )
+            for at, name, number, terms in state.get("pending", [])
+        ]
         return int(state["step"])
 
     def _generators(self) -> list[dict[str, Any]]:

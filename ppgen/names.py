@@ -8,7 +8,8 @@ from typing import Any
 def near(word: str, known: Iterable[str]) -> str:
     """'; did you mean ...?' for a misspelt word, or the known ones where they are few."""
     known = list(known)
-    found = difflib.get_close_matches(word.lower(), known, 3, 0.5)
+    folded = {name.lower(): name for name in known}
+    found = [folded[name] for name in difflib.get_close_matches(word.lower(), folded, 3, 0.5)]
     if found:
         return f"; did you mean {' or '.join(found)}?"
     return f"; known: {', '.join(known)}" if len(known) <= 12 else ""

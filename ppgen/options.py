@@ -15,7 +15,7 @@ class Options:
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = 128
-    lr: float = 2e-3
+    lr: float = 4e-3
     warmup_steps: int = 200
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch.multiprocessing.spawn import ProcessException
 
 from .run import Run
 
@@ -109,7 +110,7 @@ def launch(fabric: Any, train: Train, job: tuple) -> Run:
     try:
         with _forwarding():
             weights, metrics, info, stop.signal = fabric.launch(_child, _Sent(train, job))
-    except RuntimeError as error:
+    except (RuntimeError, ProcessException) as error:
         raise _in_words(error) from error
     finally:
         log.setLevel(level)
@@ -120,7 +121,7 @@ def launch(fabric: Any, train: Train, job: tuple) -> Run:
     return run
 
 
-def _in_words(error: RuntimeError) -> Exception:
+def _in_words(error: Exception) -> Exception:
     """The error of a launched process as if it had been raised here."""
     text = str(error).strip()
     if "bootstrapping phase" in text or text.endswith("terminated with exit code 1"):
@@ -129,7 +130,7 @@ def _in_words(error: RuntimeError) -> Exception:
             "call fit under `if __name__ == '__main__':`"
         )
     if "terminated with the following error" not in text:
-        return error
+        return RuntimeError(text)
     kind, _, what = text.splitlines()[-1].partition(": ")
     known = getattr(builtins, kind, None)
     if isinstance(known, type) and issubclass(known, Exception):

@@ -47,8 +47,18 @@ def accepted(program: nn.Module, batch: Batch) -> Batch:
 
 
 def model_of(program: nn.Module) -> Callable[..., Any]:
-    """The program's model, as a function."""
-    return program.model  # type: ignore[return-value]
+    """The program's model, as a function.
+
+    Raises:
+        TypeError: the object has no `model` method.
+    """
+    model: Any = getattr(program, "model", None)
+    if not callable(model):
+        raise TypeError(
+            f"{type(program).__name__} has no method `model(self, x)`; a program defines its "
+            "density there with pyro.sample statements"
+        )
+    return model
 
 
 def guide_of(program: nn.Module) -> Callable[..., Any]:
@@ -133,6 +143,11 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
             found["observed"].append(name)
         else:
             if site["infer"].get("enumerate"):
+                if site["infer"]["enumerate"] != "parallel":
+                    raise ValueError(
+                        f"the site {name!r} is annotated enumerate={site['infer']['enumerate']!r}: "
+                        'only infer={"enumerate": "parallel"} is summed out'
+                    )
                 found["enumerated"].append(name)
             inside = frame is not None and any(
                 f.name == frame.name for f in site["cond_indep_stack"]
@@ -175,11 +190,6 @@ def prepare(program: nn.Module, batch: Batch, *, check: bool = True) -> Structur
         ValueError: a latent of the data plate has no guide; guide and model do not match; a
             parameter lives in Pyro's global store.
     """
-    if not callable(getattr(program, "model", None)):
-        raise TypeError(
-            f"{type(program).__name__} has no method `model(self, x)`; a program defines its "
-            "density there with pyro.sample statements"
-        )
     args = accepted(program, batch)
     if not args:
         raise TypeError(f"{type(program).__name__}.model takes no arguments; it needs the data `x`")
@@ -227,9 +237,9 @@ def _prepare(program: nn.Module, batch: Batch, args: Batch) -> Structure:
 
 def _batch_only(trace: poutine.Trace, found: Structure, size: int) -> bool:
     """Whether the data plate was made without `subsample=`, so that it knows only the batch."""
-    if found.data_size != size or found.plate not in trace.nodes:
+    if found.data_size != size or found.plate is None or found.plate not in trace.nodes:
         return False
-    indices = trace.nodes[found.plate]["value"]
+    indices: Any = trace.nodes[found.plate]["value"]
     return not indices.is_floating_point() and torch.equal(
         indices, torch.arange(size, device=indices.device)
     )

@@ -21,7 +21,7 @@ def evaluate_objective(
 ) -> dict[str, float]:
     """Mean loss and terms over a split, in evaluation mode, with draws from a seed of their own."""
     sums: dict[str, float] = {}
-    device = split.stored.device
+    device = split.device
     training = compiled.training
     compiled.eval()
     try:

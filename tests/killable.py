@@ -181,7 +181,7 @@ if __name__ == "__main__":
     figures = {
         "digest": digest(program),
         "weights": {name: value.tolist() for name, value in program.state_dict().items()},
-        "steps": metrics[-1]["step"],
-        "train": [name for name in metrics[0] if "/" in name],
+        "steps": metrics[-1]["step"] if metrics else None,  # of rank 0 only, under torchrun
+        "train": [name for name in (metrics or [{}])[0] if "/" in name],
     }
     print(json.dumps(figures))

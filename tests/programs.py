@@ -163,12 +163,15 @@ class TopDown(Hierarchy):
 
 
 class Bits(PyroModule):
-    """Two independent binary latents an example, sampled: the score function trains the guide."""
+    """Two independent binary latents an example, sampled: the score function trains the guide.
 
-    def __init__(self, shape, bits: int = 2):
+    With `data_size` the batch is a part of so many examples.
+    """
+
+    def __init__(self, shape, bits: int = 2, data_size: int | None = None):
         super().__init__()
         (self.dims,) = shape
-        self.bits = bits
+        self.bits, self.data_size = bits, data_size
         self.prior = nn.Parameter(torch.linspace(-0.5, 0.7, bits))
         self.emit = nn.Linear(bits, self.dims)
         self.recognise = nn.Linear(self.dims, bits)
@@ -177,12 +180,12 @@ class Bits(PyroModule):
         return dist.Normal(self.emit(z), 0.8).to_event(1)
 
     def model(self, x):
-        with pyro.plate("batch", len(x)):
+        with pyro.plate("batch", self.data_size or len(x), subsample=x):
             z = pyro.sample("z", dist.Bernoulli(logits=self.prior.expand(len(x), -1)).to_event(1))
             pyro.sample("x", self.observation(z), obs=x)
 
     def guide(self, x):
-        with pyro.plate("batch", len(x)):
+        with pyro.plate("batch", self.data_size or len(x), subsample=x):
             pyro.sample("z", dist.Bernoulli(logits=self.recognise(x)).to_event(1))
 
     def joint(self, x):
@@ -416,7 +419,7 @@ class Gradients(PyroModule):
             pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
 
     def emit(self, z):
-        return self.gain * z.tanh()
+        return self.gain * z.sin()
 
     def guide(self, x):
         with pyro.plate("batch", len(x)):
@@ -647,6 +650,7 @@ CASES: dict[str, Case] = {
     "hierarchy": Case(lambda: Hierarchy((3,))),
     "top-down": Case(lambda: TopDown((3,))),
     "bits": Case(lambda: Bits((3,))),
+    "bits-subsampled": Case(lambda: Bits((3,), data_size=SIZE)),
     "mixture": Case(lambda: Mixture((3,)), traced=False),
     "mixed": Case(lambda: MixedVAE((3,)), traced=False),
     "regression": Case(lambda: Regression((3,), data_size=SIZE), drawn=(), template=False),

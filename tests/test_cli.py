@@ -1,6 +1,6 @@
 """The command: what it writes, what it refuses in one line, and how it stops."""
 
-import io
+import itertools
 import json
 import os
 import re
@@ -118,13 +118,13 @@ def refused(tmp_path, capsys, monkeypatch):
         (["--model", "killable.digest"], "killable.digest is not a class"),
         (["--model", "killable.NoModel"], "method `model`"),
         (["--model", "collections.OrderedDict"], "is not a program"),
-        (["--data", "digit"], "unknown source 'digit', did you mean digits"),
+        (["--data", "digit"], "unknown source 'digit'[;,] did you mean digits"),
         (["--data", "npz:"], "incomplete"),
         (["--binarize", "dynamite"], "--binarize: .*did you mean dynamic"),
         (["--objective", "EBLO"], "unknown objective 'EBLO'; did you mean ELBO"),
         (["--objective", "torch.nn.Linear"], "neither an Objective nor one of Pyro's ELBOs"),
         (["--lrr", "1"], "unknown option --lrr; did you mean --lr"),
-        (["--model.latent_din", "1"], "unknown option --model.latent_din; did you mean --model.lat"),
+        (["--model.latent_din", "1"], "unknown option --model.latent_din; did you mean --model.l"),
         (["--schedule", "cosin"], "--schedule: .*did you mean cosine"),
         (["--precision", "16"], "--precision: expected"),
         (["--model.network", "cnn"], "network must be one of mlp, conv; got 'cnn'"),
@@ -147,7 +147,9 @@ def test_bad_options_are_refused_and_nothing_is_written(words, match, tmp_path, 
         at = base.index(option)
         base = base[:at] + base[at + 2 :]
     if "--model" in words:
-        base = [word for word in base if not word.startswith("--model.") and word not in ("2", "[16]")]
+        base = [
+            word for word in base if not word.startswith("--model.") and word not in ("2", "[16]")
+        ]
     refused("train", *base, *QUIET, "--out", out, *words, match=match)
     assert list(tmp_path.iterdir()) == []
 
@@ -306,7 +308,7 @@ def test_what_is_not_a_run_or_a_newer_one_is_refused(command, copy, tmp_path, re
         (["sample", "RUN", "--out", "OLD.npz"], r"OLD.npz exists: .*--overwrite"),
         (["sample", "RUN", "--out", "OLD.npz/NEW.npz"], "OLD.npz"),
         (["sample", "RUN"], "out"),
-        (["data", "moon"], "unknown source 'moon', did you mean moons"),
+        (["data", "moon"], "unknown source 'moon'[;,] did you mean moons"),
         (["data", "digits", "--preview", "OLD.npz"], "exists"),
         (["data", "--preview", "NEW.png"], "needs a source"),
         (["models", "VEA"], "did you mean VAE"),
@@ -347,7 +349,10 @@ def test_a_config_imports_no_class_that_the_caller_did_not_name(copy, tmp_path, 
             nested = {"class_path": config["model"]["class_path"], "init_args": init}
             (copy / "config.yaml").write_text(yaml.safe_dump(config | {"model": nested}))
             for words in every:
-                refused(*words, match="names further classes|cannot be built|unknown option --model.nothing")
+                refused(
+                    *words,
+                    match="names further classes|cannot be built|unknown option --model.nothing",
+                )
         assert not Path("imported").exists() and "side_effect" not in sys.modules
         refused(*every[2], "--model", "side_effect.Evil", match="not a program")
         assert Path("imported").exists()  # named by the caller: imported
@@ -406,7 +411,7 @@ def test_a_saved_configuration_is_complete(words, tmp_path, capsys):
     left, right = (load_checkpoint(out) for out in (first, second))
     assert same(left[0], right[0]) and left[1]["step"] == right[1]["step"]
     assert (second / "config.yaml").read_text() == config.read_text()
-    given = dict(zip(words, words[1:], strict=False))
+    given = dict(itertools.pairwise(words))
     saved = yaml.safe_load(config.read_text())
     for name in ("lr", "ema", "seed", "accumulate", "split_seed", "kl_weight", "alpha", "scale"):
         for prefix, place in (
@@ -468,7 +473,7 @@ def test_sample_to_arrays_and_pictures(trained, conditional, tmp_path):
     with np.load(arrays) as file:
         assert file.files == ["x"] and file["x"].shape == (7, 1, 8, 8)
         mean = file["x"]
-    assert 0 < mean.min() and mean.max() < 1 and len(np.unique(mean)) > 50
+    assert mean.min() > 0 and mean.max() < 1 and len(np.unique(mean)) > 50
     assert run("sample", trained, "--n", 7, "--out", arrays, "--draw", "--overwrite") == 0
     with np.load(arrays) as file:
         assert set(np.unique(file["x"])) == {0.0, 1.0}

@@ -88,7 +88,7 @@ def test_options_of_the_elbo_survive(name: str, options: dict):
 
 @pytest.mark.parametrize("name", ["vae-custom", "vae-conv-logistic", "linear", "mixed"])
 def test_the_importance_weighted_bound_compiles(name: str):
-    case = TRACED[name]
+    case = CASES[name]
     objective = ImportanceWeightedELBO(case.program(), particles=4)
     compiled = check_equal(objective, [case.batch(4), case.batch(4, seed=2)], training=True)
     assert compiled.mode == "trace"

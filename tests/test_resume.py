@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import io
 import json
 import multiprocessing
@@ -171,9 +172,10 @@ def test_killed_at_random_moments(name, tmp_path, uninterrupted):
     out, options = tmp_path / "run", VARIANTS[name]
     draw = random.Random(name)
     for kill in range(3):
+        begun = (out / "config.yaml").exists()
 
-        def work(resume=(out / "config.yaml").exists()):
-            train(out, options | {"resume": resume})
+        def work(begun=begun):
+            train(out, options | {"resume": begun})
 
         process = forked(work)
         # A number of checkpoints, then a moment that is anywhere in a step or in a write.
@@ -346,8 +348,6 @@ def plant(file, marker, how):
 
 def forge(file):
     """Make the manifest agree with the planted file."""
-    import hashlib
-
     manifest = file.with_suffix(".json")
     content = json.loads(manifest.read_text())
     content["sha256"][file.suffix[1:]] = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -382,7 +382,8 @@ def by_command(tmp_path_factory):
      ("checkpoints/step_000000015.safetensors", "pickle"),
      ("checkpoints/step_000000015.safetensors", "pickle, forged"),
      ("checkpoints/step_000000015.safetensors", "torch, forged"),
-     ("checkpoints/step_000000015.pt", "torch"), ("checkpoints/step_000000015.pt", "pickle, forged"),
+     ("checkpoints/step_000000015.pt", "torch"),
+     ("checkpoints/step_000000015.pt", "pickle, forged"),
      ("checkpoints/step_000000015.pt", "torch, forged"),
      ("checkpoints/step_000000015.pt", "legacy, forged")],
 )  # fmt: skip
@@ -406,12 +407,13 @@ def test_a_planted_pickle_executes_nothing(name, how, by_command, tmp_path, caps
                     status = 0
                 except ValueError as error:
                     status = 2
-                    assert "\n" not in str(error)
                     print(f"ppgen: {error}", file=sys.stderr)
             else:
                 status = cli.main(commands(out, place)[command])
         lines = [  # without the progress bar
-            line for line in capsys.readouterr().err.splitlines() if line and "evaluating" not in line
+            line
+            for line in capsys.readouterr().err.splitlines()
+            if line and "evaluating" not in line
         ]
         assert not marker.exists(), command
         assert status in (0, 2), (command, lines)
