@@ -1,8 +1,6 @@
 """Every generative model of the textbooks as one Pyro program."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 # Loaded at first use, so that `ppgen --help` does not wait for PyTorch.
@@ -12,11 +10,11 @@ _HOMES = {
     "ELBO": "objective",
     "ImportanceWeightedELBO": "objective",
     "VAE": "models.vae",
-    "fit": "fit",
-    "load": "load",
+    "fit": "training",
+    "load": "loading",
     "load_data": "data",
     "Dataset": "data",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "Likelihood": "likelihood",
     "Run": "run",
 }
@@ -33,14 +31,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(_HOMES)
-
-
-class _Package(ModuleType):
-    """`fit`, `load` and `evaluate` stay functions when the files of these names are imported."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

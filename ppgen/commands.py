@@ -31,7 +31,7 @@ RESUMABLE |= {"model", "device"}
 
 
 def _train_parser(model: type, objective: type) -> Parser:
-    from .fit import fit
+    from .training import fit
 
     parser = Parser(
         prog="ppgen train",
@@ -121,9 +121,9 @@ def _train(
     import torch
 
     from .data import load_data
-    from .fit import fit
-    from .load import build, data_info
+    from .loading import build, data_info
     from .run import check_claim
+    from .training import fit
 
     out = Path(options.out)
     if "RANK" not in os.environ:
@@ -197,7 +197,7 @@ def _parser(name: str, text: str) -> Parser:
 
 
 def _open(options: Namespace, with_data: bool) -> Any:
-    from .load import open_run
+    from .loading import open_run
 
     cls = None if options.model is None else model_class(options.model)
     return open_run(options.run, cls, with_data=with_data)
@@ -240,7 +240,7 @@ def evaluate(argv: list[str]) -> None:
     if options is None:
         return
     from .data import load_data
-    from .evaluate import evaluate as run_evaluation
+    from .evaluation import evaluate as run_evaluation
 
     run = _open(options, with_data=options.data is None)
     dataset = None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .compile import Compiled
 from .data import Split
-from .load import fill
+from .loading import fill
 from .objective import Objective
 from .options import Options
 from .processes import Stop

@@ -13,7 +13,7 @@ from pyro.infer.util import MultiFrameTensor
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from .likelihood import broadcasts, log_weights
+from .likelihood import broadcasts, log_likelihoods, log_weights
 from .recorded import Recorded
 from .scoring import KeepNoise, Term, evaluate_terms, terms_of
 from .sites import (
@@ -113,6 +113,7 @@ class ELBO(Objective):
             )
         self.particles = _positive("particles", particles)
         self.kl_warmup = kl_warmup
+        self.weighted = kl_weight != 1 or kl_warmup != 0
         self.analytic_kl = analytic_kl
         self.register_buffer("kl_weight", torch.tensor(float(kl_weight)))
         self.register_buffer("turns", torch.zeros((), dtype=torch.long))
@@ -173,8 +174,12 @@ class ELBO(Objective):
         return loss, {title: value.detach() for title, value in parts.items()}
 
     def _enumerated(self, structure: Structure, batch: Batch) -> tuple[Tensor, Terms]:
-        if self.kl_warmup or float(self.kl_weight) != 1.0:
+        if self.weighted:
             raise ValueError("kl_weight must be 1 where sites are enumerated: there is no KL term")
+        if structure.latent == structure.enumerated and len(structure.latent) == 1:
+            # A mixture: its exact likelihood, by tensors alone, so that it can be traced.
+            logs = log_likelihoods(self.program, structure, batch, 1, broadcast=False)
+            return -logs.mean(), {"negative_elbo": -logs.mean().detach()}
         elbo = TraceEnum_ELBO(max_plate_nesting=structure.nesting, num_particles=self.particles)
         return _by_pyro(elbo, self.program, batch)
 

@@ -17,8 +17,8 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppgen.data import Dataset, load_data
-from ppgen.fit import fit
 from ppgen.objective import ELBO, Objective
+from ppgen.training import fit
 
 
 class Noisy(PyroModule):

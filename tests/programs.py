@@ -651,7 +651,7 @@ CASES: dict[str, Case] = {
     "top-down": Case(lambda: TopDown((3,))),
     "bits": Case(lambda: Bits((3,))),
     "bits-subsampled": Case(lambda: Bits((3,), data_size=SIZE)),
-    "mixture": Case(lambda: Mixture((3,)), traced=False),
+    "mixture": Case(lambda: Mixture((3,))),
     "mixed": Case(lambda: MixedVAE((3,)), traced=False),
     "regression": Case(lambda: Regression((3,), data_size=SIZE), drawn=(), template=False),
     "location": Case(lambda: Location((3,), data_size=SIZE)),

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 from ppgen import cli, load
-from ppgen.load import open_run
+from ppgen.loading import open_run
 from ppgen.run import load_checkpoint, read_json, read_metrics
 
 SMALL = ["--model", "VAE", "--model.latent_dim", "2", "--model.hidden", "[16]"]
@@ -627,7 +627,7 @@ def test_help_is_quick_and_names_every_option(tmp_path):
     assert seconds < 9  # 3 s on a quiet machine
     import inspect
 
-    from ppgen.fit import fit
+    from ppgen.training import fit
 
     names = set(inspect.signature(fit).parameters) - {"program", "dataset", "on_validation"}
     for name in names | {"data", "binarize", "size", "conditional", "config", "model.latent_dim"}:

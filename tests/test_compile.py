@@ -167,9 +167,7 @@ def _counts(objective: Objective) -> list[torch.Tensor]:
     return [buffer for name, buffer in named if name.endswith("num_batches_tracked")]
 
 
-@pytest.mark.parametrize(
-    "name", ["branching", "gambling", "counting", "refined", "mixture", "mixed"]
-)
+@pytest.mark.parametrize("name", ["branching", "gambling", "counting", "refined", "mixed"])
 def test_what_cannot_be_traced_falls_back_with_one_warning(name: str):
     """And the numbers of every call are those of the plain program."""
     case = CASES[name]

@@ -309,7 +309,7 @@ def test_a_full_disk_as_the_system_reports_it(tmp_path, uninterrupted):
     largest = max(file.stat().st_size for file in (out / "checkpoints").iterdir())
 
     def work():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 100,) * 2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2,) * 2)
         train(out, VARIANTS["plain"] | {"resume": True, "epochs": 5})
 
     process = forked(work, tmp_path / "errors")

@@ -7,11 +7,11 @@ import torch
 
 from ppgen.compile import Compiled
 from ppgen.data import Dataset, load_data
-from ppgen.evaluate import evaluate
-from ppgen.fit import fit
+from ppgen.evaluation import evaluate
 from ppgen.models import VAE
 from ppgen.objective import ELBO, ImportanceWeightedELBO
 from ppgen.run import load_checkpoint
+from ppgen.training import fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 OPTIONS = {"batch_size": 256, "device": "cuda", "progress": False, "sample_epochs": 0}

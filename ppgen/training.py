@@ -12,7 +12,7 @@ from torch import nn
 
 from .compile import Mode
 from .data import Dataset
-from .load import check_fit, data_info
+from .loading import check_fit, data_info
 from .loop import Rows, train
 from .objective import Objective, PyroObjective, default_objectives
 from .options import Options

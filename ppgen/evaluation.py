@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .compile import Compiled
 from .data import Dataset, Split
 from .likelihood import Likelihood, broadcasts, kind_of, log_weights
-from .load import check_fit, open_run
+from .loading import check_fit, open_run
 from .objective import ELBO, PyroObjective, default_objectives
 from .processes import find_device
 from .program import require_normalised
