@@ -1,5 +1,6 @@
 """Trace an objective once into a tensor graph, so that Pyro costs nothing a step."""
 
+import operator
 import random
 import warnings
 from collections.abc import Callable
@@ -9,11 +10,22 @@ import pyro
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .objective import Objective, PyroObjective, Terms
 
 Mode = Literal["trace", "inductor", "none"]
+aten = torch.ops.aten
+ZEROS = (aten.new_zeros.default, aten.zeros.default, aten.zeros_like.default)
+ONES = (aten.new_ones.default, aten.ones.default, aten.ones_like.default)
+# Operations that give their first argument back where the second is one of these.
+NEUTRAL = {
+    aten.sub.Tensor: ZEROS,
+    aten.add.Tensor: ZEROS,
+    aten.div.Tensor: ONES,
+    aten.mul.Tensor: ONES,
+}
 SCALARS = (int, float, bool, str, type(None))
 
 
@@ -141,8 +153,7 @@ class Compiled(nn.Module):
             raise RuntimeError(f"the program changes the Python attribute {changed} as it runs")
         if _froze(graph, [*values, *batch]):
             raise RuntimeError("it takes gradients inside, through operations with hidden parts")
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
+        _simplify(graph)
         call: Callable = torch.compile(graph) if self.mode == "inductor" else graph.forward
         self.inputs = _stores(self.objective)
         self.graphs[key] = (call, lifted.titles)
@@ -160,6 +171,59 @@ class Compiled(nn.Module):
             f"({type(error).__name__}: {self.reason})",
             stacklevel=4,
         )
+
+
+def _simplify(module: GraphModule) -> None:
+    """Take out what changes nothing: every node left costs a call forwards and one backwards.
+
+    Distributions broadcast and expand their parameters to the shapes they have already, constants
+    are copied and detached anew at each run, a standard Normal subtracts zeros and divides by ones.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target is aten.expand.default:
+            if _same(node, node.args[0]):
+                node.replace_all_uses_with(node.args[0])
+        elif node.target is aten.broadcast_tensors.default:
+            for user in list(node.users):
+                if user.target is operator.getitem:
+                    source = node.args[0][user.args[1]]
+                    if _same(user, source):
+                        user.replace_all_uses_with(source)
+        elif node.target is aten.lift_fresh_copy.default and node.args[0].op == "get_attr":
+            copies = [node, *(u for u in node.users if u.target is aten.detach_.default)]
+            users = [user for copy in copies for user in copy.users if user not in copies]
+            if all(map(_only_reads, users)):
+                for copy in reversed(copies):
+                    copy.replace_all_uses_with(node.args[0])
+                    graph.erase_node(copy)
+    graph.eliminate_dead_code()
+    for node in list(graph.nodes):
+        if node.target in NEUTRAL and isinstance(node.args[1], Node):
+            first, second = node.args
+            constant = second.target in NEUTRAL[node.target] and all(map(_only_reads, second.users))
+            if constant and _same(node, first):
+                node.replace_all_uses_with(first)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _same(one: Node, other: Any) -> bool:
+    """Whether two nodes give tensors of one shape and type."""
+    if not isinstance(other, Node):
+        return False
+    a, b = one.meta.get("val"), other.meta.get("val")
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return False
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
+def _only_reads(node: Node) -> bool:
+    """Whether an operation neither changes its inputs nor gives views that others could change."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None or schema.is_mutable:
+        return False
+    return all(result.alias_info is None for result in schema.returns)
 
 
 def _stores(objective: nn.Module) -> list[tuple[dict, str]]:

@@ -68,8 +68,8 @@ def _total(value: Tensor) -> Tensor:
     return value
 
 
-def _bernoulli(value: Tensor, logits: Tensor) -> Tensor:
-    return -F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+def _bernoulli_loss(value: Tensor, logits: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, value, reduction="none")
 
 
 def _full(value: Tensor, shape: torch.Size) -> Tensor:
@@ -134,7 +134,9 @@ def _density(name: str, kind: str, sign: float, site: dict) -> Term:
         if type(fn) is dist.Bernoulli and "logits" in vars(fn):
             shape = site["value"].shape
             pair = (site["value"], fn.logits)
-            return Term(name, kind, sign * scale, _bernoulli, tuple(_full(t, shape) for t in pair))
+            return Term(
+                name, kind, -sign * scale, _bernoulli_loss, tuple(_full(t, shape) for t in pair)
+            )
     return Term(name, kind, sign, _total, (log_prob(site),))
 
 
@@ -171,7 +173,8 @@ def evaluate_terms(terms: list[Term]) -> tuple[Tensor, list[Term]]:
         order += members
         first = members[0]
         if len(members) == 1:
-            sums.append((_sum(first.formula, first.tensors) * first.weight).reshape(1))
+            total = _sum(first.formula, first.tensors)
+            sums.append((total if first.weight == 1.0 else total * first.weight).reshape(1))
             continue
         columns = zip(*(term.tensors for term in members), strict=True)
         stacked = [torch.stack(column) for column in columns]
@@ -181,7 +184,7 @@ def evaluate_terms(terms: list[Term]) -> tuple[Tensor, list[Term]]:
 
 
 def _sum(formula: Callable[..., Tensor], tensors: tuple[Tensor, ...]) -> Tensor:
-    if formula is _bernoulli:
+    if formula is _bernoulli_loss:
         value, logits = tensors
-        return -F.binary_cross_entropy_with_logits(logits, value, reduction="sum")
+        return F.binary_cross_entropy_with_logits(logits, value, reduction="sum")
     return formula(*tensors).sum()

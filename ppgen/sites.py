@@ -227,8 +227,8 @@ def _prepare(program: nn.Module, batch: Batch, args: Batch) -> Structure:
     for name in getattr(program, "_pyro_samples", ()):
         if name not in model_trace.nodes and name not in guide_trace.nodes:
             raise ValueError(
-                f"the PyroSample {name!r} of {type(program).__name__} made no sample site: Pyro makes "
-                "them only in methods decorated with pyro.nn.pyro_method; decorate `model`"
+                f"the PyroSample {name!r} of {type(program).__name__} made no sample site: "
+                "Pyro makes them only in methods decorated with pyro.nn.pyro_method"
             )
     _match(type(program).__name__, sampled, model_trace, guide_trace)
     if found.shared and found.plate is not None and _batch_only(model_trace, found, len(batch[0])):
