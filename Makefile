@@ -12,7 +12,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/installed
 	$(BIN)/ppgen train --model VAE --model.latent_dim 2 --data mnist --binarize dynamic \
-	    --epochs 60 --out runs/demo --overwrite
+	    --epochs 100 --out runs/demo --overwrite
 	$(BIN)/ppgen evaluate runs/demo --particles 100
 	$(BIN)/ppgen report runs/demo
 
