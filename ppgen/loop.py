@@ -200,8 +200,8 @@ class Loop:
                     self._move_average(step)
                 step += 1
                 self.seconds = earlier + time.monotonic() - began
-                whole = step % self.per_epoch == 0 or step == self.total
-                if step % LOG_EVERY == 0 or whole or step == 1:
+                within = step % self.per_epoch  # counted anew, so that no row is of a few steps
+                if within % LOG_EVERY == 0 or step in (1, self.total):
                     row = self._row(step, rate)
                     self.pending.clear()
                     if self.chief:

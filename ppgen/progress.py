@@ -18,7 +18,7 @@ class Bar:
             TimeRemainingColumn,
         )
 
-        self.shown = shown
+        self.shown, self.total, self.reported = shown, total, step
         self.progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -51,18 +51,19 @@ class Bar:
             self.progress.update(self.task, completed=step, loss=f"{loss:.2f}")
 
     def report(self, rows: list[dict[str, Any]]) -> None:
-        if not self.shown:
+        """Print the newest figures, in at most twenty lines a run."""
+        step = rows[-1]["step"]
+        if not self.shown or (step < self.total and step - self.reported < self.total / 20):
             return
-        parts = []
-        for split in ("train", "validation"):
-            row = next((row for row in reversed(rows) if row["split"] == split), None)
-            if row is None:
-                continue
-            skip = ("step", "epoch", "seconds", "split", "lr", "loss")
-            terms = ", ".join(
-                f"{k} {v:.2f}" for k, v in row.items() if k not in skip and "/" not in k
-            )
-            parts.append(f"{split} {row['loss']:.2f} ({terms})")
+        self.reported = step
+        row = next(row for row in reversed(rows) if row["split"] == "validation")
+        train = next(row for row in reversed(rows) if row["split"] == "train")
+        hidden = ("step", "epoch", "seconds", "split", "lr", "loss")
+        terms = [f"{k} {v:.2f}" for k, v in row.items() if k not in hidden and "/" not in k]
         self.progress.console.print(
-            f"epoch {rows[-1]['epoch']:g}: " + "; ".join(parts), style="dim"
+            f"epoch {row['epoch']:g}: train {train['loss']:.2f}, validation {row['loss']:.2f} "
+            f"({', '.join(terms)})",
+            style="dim",
+            highlight=False,
+            soft_wrap=True,
         )
