@@ -1,31 +1,23 @@
 """Trace an objective once into a tensor graph, so that Pyro costs nothing a step."""
 
-import operator
+import copy
 import random
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import pyro
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from .objective import Objective, PyroObjective, Terms
+from .simplify import simplify
 
 Mode = Literal["trace", "inductor", "none"]
-aten = torch.ops.aten
-ZEROS = (aten.new_zeros.default, aten.zeros.default, aten.zeros_like.default)
-ONES = (aten.new_ones.default, aten.ones.default, aten.ones_like.default)
-# Operations that give their first argument back where the second is one of these.
-NEUTRAL = {
-    aten.sub.Tensor: ZEROS,
-    aten.add.Tensor: ZEROS,
-    aten.div.Tensor: ONES,
-    aten.mul.Tensor: ONES,
-}
 SCALARS = (int, float, bool, str, type(None))
 
 
@@ -133,7 +125,11 @@ class Compiled(nn.Module):
             return outputs[:last]
 
         devices = [batch[0].device] if batch[0].is_cuda else []
-        before, python = _scalars(self.objective), random.getstate()
+        before = {
+            key: (value, _kept(value), _snapshot(value))
+            for key, value in _attributes(self.objective).items()
+        }
+        python, numpy = random.getstate(), np.random.get_state(legacy=False)
         # The run that records the graph leaves no trace: buffers are copies, draws are undone.
         values = [v.detach() for v in list(state.values())[:count]]
         values += [v.detach().clone() for v in buffers.values()]
@@ -144,16 +140,17 @@ class Compiled(nn.Module):
                 # pre_dispatch keeps torch.no_grad() regions of the program in the graph.
                 graph = make_fx(run, pre_dispatch=True)(values, batch)
         finally:
-            drawn = random.getstate() != python
+            drawn = random.getstate() != python or _moved(numpy, np.random.get_state(legacy=False))
             random.setstate(python)
+            np.random.set_state(numpy)
             changed = _put_back(self.objective, before)
         if drawn:
-            raise RuntimeError("the program draws from Python's random module")
+            raise RuntimeError("the program draws from Python's or NumPy's generator")
         if changed:
             raise RuntimeError(f"the program changes the Python attribute {changed} as it runs")
         if _froze(graph, [*values, *batch]):
             raise RuntimeError("it takes gradients inside, through operations with hidden parts")
-        _simplify(graph)
+        simplify(graph)
         call: Callable = torch.compile(graph) if self.mode == "inductor" else graph.forward
         self.inputs = _stores(self.objective)
         self.graphs[key] = (call, lifted.titles)
@@ -173,59 +170,6 @@ class Compiled(nn.Module):
         )
 
 
-def _simplify(module: GraphModule) -> None:
-    """Take out what changes nothing: every node left costs a call forwards and one backwards.
-
-    Distributions broadcast and expand their parameters to the shapes they have already, constants
-    are copied and detached anew at each run, a standard Normal subtracts zeros and divides by ones.
-    """
-    graph = module.graph
-    for node in list(graph.nodes):
-        if node.target is aten.expand.default:
-            if _same(node, node.args[0]):
-                node.replace_all_uses_with(node.args[0])
-        elif node.target is aten.broadcast_tensors.default:
-            for user in list(node.users):
-                if user.target is operator.getitem:
-                    source = node.args[0][user.args[1]]
-                    if _same(user, source):
-                        user.replace_all_uses_with(source)
-        elif node.target is aten.lift_fresh_copy.default and node.args[0].op == "get_attr":
-            copies = [node, *(u for u in node.users if u.target is aten.detach_.default)]
-            users = [user for copy in copies for user in copy.users if user not in copies]
-            if all(map(_only_reads, users)):
-                for copy in reversed(copies):
-                    copy.replace_all_uses_with(node.args[0])
-                    graph.erase_node(copy)
-    graph.eliminate_dead_code()
-    for node in list(graph.nodes):
-        if node.target in NEUTRAL and isinstance(node.args[1], Node):
-            first, second = node.args
-            constant = second.target in NEUTRAL[node.target] and all(map(_only_reads, second.users))
-            if constant and _same(node, first):
-                node.replace_all_uses_with(first)
-    graph.eliminate_dead_code()
-    module.recompile()
-
-
-def _same(one: Node, other: Any) -> bool:
-    """Whether two nodes give tensors of one shape and type."""
-    if not isinstance(other, Node):
-        return False
-    a, b = one.meta.get("val"), other.meta.get("val")
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return False
-    return a.shape == b.shape and a.dtype == b.dtype
-
-
-def _only_reads(node: Node) -> bool:
-    """Whether an operation neither changes its inputs nor gives views that others could change."""
-    schema = getattr(node.target, "_schema", None)
-    if schema is None or schema.is_mutable:
-        return False
-    return all(result.alias_info is None for result in schema.returns)
-
-
 def _stores(objective: nn.Module) -> list[tuple[dict, str]]:
     """Where each parameter and buffer is looked up at a call, in the graph's order."""
 
@@ -237,22 +181,63 @@ def _stores(objective: nn.Module) -> list[tuple[dict, str]]:
     return stores + [place(name, "_buffers") for name, _ in objective.named_buffers()]
 
 
-def _scalars(objective: nn.Module) -> dict[tuple[str, str], Any]:
+def _attributes(objective: nn.Module) -> dict[tuple[str, str], Any]:
+    """Every attribute of an objective and its modules that is not a parameter, buffer or module."""
+    usual = vars(nn.Module()).keys() | vars(PyroModule()).keys()
     return {
         (name, key): value
         for name, module in objective.named_modules()
         for key, value in vars(module).items()
-        if type(value) in SCALARS
+        if key not in usual
     }
 
 
-def _put_back(objective: nn.Module, before: dict[tuple[str, str], Any]) -> str | None:
+def _snapshot(value: Any) -> Any:
+    """What of an attribute a graph would take for fixed, in a form that can be compared."""
+    if type(value) in SCALARS:
+        return repr(value)  # so that NaN equals itself
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_snapshot(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _snapshot(item) for key, item in value.items()}
+    return type(value)
+
+
+def _kept(value: Any) -> Any:
+    """A copy of what can be changed in place."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    return copy.copy(value) if isinstance(value, (list, dict, set)) else value
+
+
+def _put_back(objective: nn.Module, before: dict[tuple[str, str], tuple]) -> str | None:
     """Undo changes of Python attributes; the name of the first that had changed."""
-    after = _scalars(objective)
-    changed = [key for key, value in before.items() if key in after and after[key] != value]
+    after = _attributes(objective)
+    changed = [key for key in after if key not in before]
     for name, attribute in changed:
-        vars(objective.get_submodule(name))[attribute] = before[name, attribute]
+        del vars(objective.get_submodule(name))[attribute]
+    for (name, attribute), (value, contents, snapshot) in before.items():
+        if (name, attribute) in after and _snapshot(after[name, attribute]) == snapshot:
+            continue
+        changed.append((name, attribute))
+        vars(objective.get_submodule(name))[attribute] = value
+        if isinstance(value, list):
+            value[:] = contents
+        elif isinstance(value, (dict, set)):
+            value.clear()
+            value.update(contents)
+        elif isinstance(value, Tensor):
+            with torch.no_grad():
+                value.copy_(contents)
     return ".".join(changed[0]).removeprefix("program.") if changed else None
+
+
+def _moved(before: Any, after: Any) -> bool:
+    """Whether NumPy's global generator was drawn from."""
+    old, new = before["state"], after["state"]
+    return old["pos"] != new["pos"] or not np.array_equal(old["key"], new["key"])
 
 
 def _froze(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> bool:

@@ -4,6 +4,7 @@ import copy
 import random
 import warnings
 
+import numpy
 import pytest
 import torch
 from pyro.infer import RenyiELBO
@@ -11,8 +12,9 @@ from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppgen import ELBO, ImportanceWeightedELBO
-from ppgen.compile import Compiled, _simplify
+from ppgen.compile import Compiled
 from ppgen.objective import Objective, PyroObjective
+from ppgen.simplify import simplify
 from tests.programs import CASES, StrangerVAE, reals
 
 TRACED = {name: case for name, case in CASES.items() if case.traced}
@@ -225,7 +227,64 @@ def test_simplifying_a_graph_keeps_what_is_written_to():
     graph = make_fx(Filled(), pre_dispatch=True)(x)
     calls = len(graph.graph.nodes)
     expected = Filled()(x)
-    _simplify(graph)
+    simplify(graph)
     for _ in range(2):  # a constant changed by the first run would show in the second
         torch.testing.assert_close(graph(x), expected)
     assert len(graph.graph.nodes) < calls
+
+
+WRITERS = {
+    "parameter": lambda x, w: (w - torch.zeros_like(w)).detach().add_(1.0) * x,
+    "detached": lambda x, w: (w.detach() * torch.ones_like(w)).add_(1.0) * x,
+    "batch": lambda x, w: (x * torch.ones_like(x)).clamp_(min=0.0) * w,
+    "source": lambda x, w: _late(w * x),
+    "view": lambda x, w: (x + torch.zeros_like(x)).view(-1).mul_(2.0).view(x.shape) * w,
+}
+
+
+def _late(z):
+    kept = z + torch.zeros_like(z)
+    z.detach().mul_(3.0)
+    return kept
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_simplified_graph_writes_to_nothing_else(name: str):
+    """A copy made by adding zeros stays a copy where either side is written to later."""
+    x, w = torch.randn(4, 3), torch.randn(4, 3)
+    before, function = (x.clone(), w.clone()), WRITERS[name]
+    graph = make_fx(function, pre_dispatch=True)(x, w)
+    simplify(graph)
+    for _ in range(2):
+        torch.testing.assert_close(graph(x, w), function(*(part.clone() for part in before)))
+        torch.testing.assert_close((x, w), before)
+
+
+class Remembering(StrangerVAE):
+    """Keeps state where a graph cannot see it: a tensor, a list, or NumPy's generator."""
+
+    def __init__(self, shape, where: str):
+        super().__init__(shape)
+        self.where, self.count, self.counts = where, torch.zeros(()), [0]
+
+    def model(self, x):
+        if self.where == "tensor":
+            self.count = self.count + 1
+        elif self.where == "list":
+            self.counts[0] += 1
+        else:
+            numpy.random.rand()
+        return super().model(x)
+
+
+@pytest.mark.parametrize("where", ["tensor", "list", "numpy"])
+def test_hidden_state_is_not_frozen(where: str):
+    program, x = Remembering((3,), where), reals()
+    compiled = Compiled(ELBO(program))
+    with pytest.warns(UserWarning, match="plain Pyro"):
+        compiled(x)
+    seen = float(program.count), program.counts[0]
+    compiled(x)
+    if where != "numpy":
+        moved = float(program.count) - seen[0] + program.counts[0] - seen[1]
+        assert moved == 1
