@@ -19,7 +19,10 @@ SKIPPED = {"shape", "levels", "num_classes", "data_size", "name"}
 
 
 class Parser(ArgumentParser):
-    """A parser whose complaints are one line, with near matches."""
+    """A parser whose complaints are one line, with near matches; options are never shortened."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(exit_on_error=False, allow_abbrev=False, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
         text = " ".join(message.split())
@@ -41,7 +44,7 @@ def _expectation(text: str) -> str:
     given = re.search(r"(?:Got value|Given value): (.*?)$", text)
     if not wanted or given is None:
         return text
-    names = wanted[0].strip("[]")
+    names = wanted[0].strip("[]").replace("collections.abc.Sequence[int", "a list such as [64, 64")
     for pattern, plain in (
         (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
         (r"NoneType", "null"),
@@ -57,6 +60,8 @@ def _expectation(text: str) -> str:
 def _import(path: str, what: str) -> type:
     """The class behind a dotted path that the caller wrote."""
     module, _, name = path.rpartition(".")
+    if name == "py":
+        raise ValueError(f"{what} {path} is a file: name the class in it, as in {module}.ClassName")
     sys.path.insert(0, "")  # as `python -m` does: the caller's own folder
     try:
         found = getattr(importlib.import_module(module), name)
@@ -146,6 +151,8 @@ def _as_arguments(config: dict[str, Any], prefix: str = "") -> list[str]:
 def saved(path: Path, flags: dict[str, str | None]) -> list[str]:
     """A saved configuration as words; classes that are not ours have to be named by the caller."""
     config = read_yaml(path)
+    for key in ("out", "config", "resume", "overwrite"):
+        config.pop(key, None)  # where to write is for the caller to say, not for a file
     for key in ("model", "objective"):
         described = config.get(key)
         if described is None:

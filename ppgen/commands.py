@@ -1,7 +1,6 @@
 """What each subcommand of `ppgen` does."""
 
 import inspect
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .arguments import Parser, add_class, flags, model_class, objective_class, saved, without
+from .run import RESUMABLE
 
 NOT_OPTIONS: set[str | int] = {
     "program",
@@ -21,22 +21,20 @@ NOT_OPTIONS: set[str | int] = {
     "resume",
     "overwrite",
 }
-# What a resumed run may change: the rest is the run's own.
-RESUMABLE = {"out", "resume", "epochs", "steps", "progress", "checkpoint_seconds", "sample_epochs"}
-RESUMABLE |= {"validate_epochs"}
-RESUMABLE |= {"model", "device"}
+# What the command may say of a resumed run; the rest is the run's own.
+SAID = RESUMABLE | {"out", "resume", "model"}
 
 
 # train ------------------------------------------------------------------------------------------
 
 
 def _train_parser(model: type, objective: type) -> Parser:
+    from .objective import ELBO
     from .training import fit
 
     parser = Parser(
         prog="ppgen train",
         description="Train a model on a data set by stochastic variational inference.",
-        exit_on_error=False,
     )
     parser.add_argument("--config", type=str, help="a saved configuration; options given here win")
     parser.add_argument("--conditional", type=bool, default=False, help="condition on the labels")
@@ -59,6 +57,9 @@ def _train_parser(model: type, objective: type) -> Parser:
     add_class(
         parser, "objective", objective, "ELBO, ImportanceWeightedELBO or package.module.Class"
     )
+    if objective is ELBO:
+        own = getattr(model, "objective_defaults", {})
+        parser.set_defaults({f"objective.{name}": value for name, value in own.items()})
     return parser
 
 
@@ -90,14 +91,14 @@ def train(argv: list[str]) -> None:
         raise ValueError("--out is missing: the run directory to write")
     own_objective = any(flag.split(".")[0] == "objective" for flag in wanted)
     stranger = None if model.__module__.startswith("ppgen.") else name
-    _train(model, objective if own_objective else None, options, wanted, stranger)
+    _train(model, objective if own_objective else None, options, stranger)
 
 
 def _resumed(given: dict[str, str | None]) -> list[str]:
     if not given.get("out"):
         raise ValueError("--resume needs --out, the run directory to go on with")
     path = Path(str(given["out"]))
-    changed = sorted(set(given) - RESUMABLE)
+    changed = sorted(set(given) - SAID)
     if changed:
         raise ValueError(
             f"--{changed[0]} cannot change in a resumed run, which keeps its model, data and "
@@ -115,18 +116,24 @@ def _train(
     model: type,
     objective: type | None,
     options: Namespace,
-    wanted: dict[str, str | None],
     stranger: str | None,
 ) -> None:
     import torch
 
     from .data import load_data
     from .loading import build, data_info
+    from .options import Options
+    from .processes import is_child
     from .run import check_claim
     from .training import fit
 
+    training = {
+        key: options[key] for key in inspect.signature(fit).parameters if key not in NOT_OPTIONS
+    }
+    fields = Options.__dataclass_fields__
+    Options(**{key: value for key, value in training.items() if key in fields}).check()
     out = Path(options.out)
-    if "RANK" not in os.environ:
+    if not is_child():
         check_claim(out, resume=options.resume, overwrite=options.overwrite)
     dataset = load_data(
         options.data, binarize=options.binarize, size=options.size, seed=options.split_seed
@@ -136,11 +143,8 @@ def _train(
     program = build(model, arguments, data_info(dataset), options.conditional)
     chosen: Any = None
     if objective is not None:
-        chosen = _objective(program, objective, options, wanted)
-    training = {
-        key: options[key] for key in inspect.signature(fit).parameters if key not in NOT_OPTIONS
-    }
-    _say(f"{model.__name__}: {_count(program)} parameters; {dataset}")
+        chosen = _objective(program, objective, options)
+    _say(f"{model.__name__} on {dataset}")
     run = fit(
         program,
         dataset,
@@ -157,25 +161,15 @@ def _train(
     _say(f"run: {out}; next: ppgen evaluate {out}{more}")
 
 
-def _objective(program: Any, cls: type, options: Namespace, flags: dict[str, str | None]) -> Any:
-    """The objective of the options; what they leave unsaid is as the program's own has it."""
-    from .objective import Objective, default_objectives
+def _objective(program: Any, cls: type, options: Namespace) -> Any:
+    from .objective import Objective
 
     given = dict(options.objective.items()) if "objective" in options else {}
-    own = default_objectives(program)
-    if len(own) == 1 and type(next(iter(own.values()))) is cls:
-        said = {flag.removeprefix("objective.") for flag in flags}
-        kept = next(iter(own.values())).arguments
-        given = {name: value if name in said else kept[name] for name, value in given.items()}
     if issubclass(cls, Objective):
         return cls(program, **given)
     chosen = cls(**given)
     chosen.__dict__["arguments"] = given
     return chosen
-
-
-def _count(program: Any) -> str:
-    return f"{sum(p.numel() for p in program.parameters()):,}"
 
 
 class _Console(Console):
@@ -192,7 +186,7 @@ def _say(content: Any) -> None:
 
 
 def _parser(name: str, text: str) -> Parser:
-    parser = Parser(prog=f"ppgen {name}", description=text, exit_on_error=False)
+    parser = Parser(prog=f"ppgen {name}", description=text)
     return parser
 
 
@@ -262,7 +256,7 @@ def evaluate(argv: list[str]) -> None:
     likelihood, elbo = found.log_likelihood, found.elbo or {}
     if likelihood is not None:
         error = f"{likelihood.value:.2f} +- {likelihood.stderr:.2f}"
-        table.add_row("log-likelihood", f"{error} nats", f"{likelihood.kind}: {likelihood.method}")
+        table.add_row("log-likelihood", f"{error} nats", f"{likelihood.kind}: {likelihood.how}")
         per = f"of {likelihood.measure}, {likelihood.examples:,} examples"
         table.add_row("", "", per)
     if found.bits_per_dim is not None and likelihood is not None:
@@ -270,13 +264,15 @@ def evaluate(argv: list[str]) -> None:
     for title, value in elbo.items():
         if title == "value":
             error = f" +- {elbo['stderr']:.2f}" if "stderr" in elbo else ""
-            table.add_row("ELBO", f"{value:.2f}{error} nats", "bound")
+            kind = "exact" if likelihood and likelihood.kind == "exact" else "bound"
+            table.add_row("ELBO", f"{value:.2f}{error} nats", kind)
         elif title != "stderr":
             table.add_row(f"  {title}", f"{value:.2f} nats", "")
     _say(table)
     if found.reason:
         _say(found.reason)
-    _say(f"written to {run.path / 'evaluation.json'}")
+    if dataset is None:
+        _say(f"written to {run.path / 'evaluation.json'}")
 
 
 def sample(argv: list[str]) -> None:

@@ -9,7 +9,7 @@ generators made from ``seed``; only the dynamic binarisation draws from torch's 
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -405,6 +405,15 @@ _LOADERS: dict[str, tuple[Callable[[str, int | None, int], dict], str]] = {
 SOURCES: dict[str, str] = {name: description for name, (_, description) in _LOADERS.items()}
 
 
+def _hint(source: str, known: Iterable[str]) -> str:
+    """What may have been meant by a source that there is none of."""
+    for path, kind in ((source, "npz"), (source, "folder")):
+        if os.path.isdir(path) if kind == "folder" else path.endswith(".npz"):
+            return f"; did you mean {kind}:{path}?"
+    hint = near(source.partition(":")[0], known)
+    return hint if "mean" in hint else ""
+
+
 def load_data(
     source: str = "mnist", *, binarize: str = "none", size: int | None = None, seed: int = 0
 ) -> Dataset:
@@ -424,7 +433,7 @@ def load_data(
     keys = {key.partition(":")[0]: key for key in _LOADERS}
     if name not in keys:
         raise ValueError(
-            f"unknown source {source!r}{near(name, keys)} The sources are {', '.join(_LOADERS)}"
+            f"unknown source {source!r}{_hint(source, keys)} (sources: {', '.join(_LOADERS)})"
         )
     key = keys[name]
     if (":" in key) != bool(location) or bool(colon) != (":" in key):

@@ -32,6 +32,7 @@ class Evaluation:
     """What is known of a program on held-out data.
 
     Attributes:
+        data: name of the data set.
         split: "test" or "validation".
         elbo: mean evidence lower bound and its terms in nats, or None where there is none.
         log_likelihood: the mean log-likelihood with its kind and measure, or None.
@@ -40,6 +41,7 @@ class Evaluation:
         seconds: how long it took.
     """
 
+    data: str
     split: str
     elbo: dict[str, float] | None
     log_likelihood: Likelihood | None
@@ -51,6 +53,7 @@ class Evaluation:
         """As it is written to evaluation.json."""
         likelihood = self.log_likelihood
         return {
+            "data": self.data,
             "split": self.split,
             "elbo_nats": self.elbo,
             "log_likelihood_nats": None if likelihood is None else dataclasses.asdict(likelihood),
@@ -91,7 +94,7 @@ def evaluate(
 
     Args:
         run: a run, its directory, or a program (then `dataset` is needed).
-        dataset: other data than the run's.
+        dataset: other data than the run's; nothing is written then.
         model: the class, for a run directory whose model is not ppgen's own.
         particles: K.
         limit: only the first examples of the split.
@@ -111,7 +114,8 @@ def evaluate(
     if isinstance(run, (str, Path)):
         run = open_run(run, model, with_data=dataset is None)
     program = run.program if isinstance(run, Run) else run
-    dataset = dataset or (run.dataset if isinstance(run, Run) else None)
+    own = run.dataset if isinstance(run, Run) else None
+    dataset = own if dataset is None else dataset
     if dataset is None:
         raise ValueError("the run's data cannot be loaded by name: give the data set")
     check_fit(program, dataset)
@@ -124,7 +128,7 @@ def evaluate(
         found = _evaluate(program, part, dataset, split, particles, seed, progress, start)
     finally:
         program.to(home)
-    if isinstance(run, Run) and run.path is not None:
+    if isinstance(run, Run) and run.path is not None and dataset is own:
         write_json(run.path / "evaluation.json", found.to_dict())
     return found
 
@@ -154,7 +158,9 @@ def _evaluate(
             try:
                 require_normalised(program, found.factors)
             except ValueError as error:
-                return Evaluation(name, None, None, None, str(error), time.monotonic() - start)
+                return Evaluation(
+                    dataset.name, name, None, None, None, str(error), time.monotonic() - start
+                )
             weights = _all_weights(program, found, part, particles, progress)
             terms = _terms(program, part, seed)
     finally:
@@ -167,7 +173,7 @@ def _evaluate(
         stderr=_stderr(logs),
         kind=kind,
         measure="probability" if found.discrete else "density",
-        method=method if kind == "exact" else f"{method}, {count} particles",
+        method=method,
         particles=count,
         examples=len(logs),
     )
@@ -176,11 +182,14 @@ def _evaluate(
         shared = bool(found.shared)
         loss = terms.pop("loss")
         value = -loss if shared else elbos.mean().item()
+        if not shared and terms.keys() >= {"reconstruction", "kl"}:
+            # From the same draws as the value, so that the parts add up to it.
+            terms["reconstruction"] = -value - terms["kl"]
         elbo = {"value": value, **({} if shared else {"stderr": _stderr(elbos)}), **terms}
     bits = None
     if dataset.levels is not None:
         bits = -likelihood.value / (math.prod(dataset.shape) * math.log(2))
-    return Evaluation(name, elbo, likelihood, bits, None, time.monotonic() - start)
+    return Evaluation(dataset.name, name, elbo, likelihood, bits, None, time.monotonic() - start)
 
 
 def _stderr(values: Tensor) -> float:

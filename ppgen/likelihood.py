@@ -41,7 +41,12 @@ class Likelihood:
 
     def __str__(self) -> str:
         mark = {"exact": "=", "bound": ">=", "estimate": "~"}[self.kind]
-        return f"log p(x) {mark} {self.value:.2f} +- {self.stderr:.2f} nats ({self.method})"
+        return f"log p(x) {mark} {self.value:.2f} +- {self.stderr:.2f} nats ({self.how})"
+
+    @property
+    def how(self) -> str:
+        """The method, with its particles where it has any."""
+        return self.method if self.kind == "exact" else f"{self.method}, {self.particles} particles"
 
 
 def kind_of(structure: Structure) -> tuple[Kind, str]:

@@ -21,7 +21,16 @@ from .objective import Objective
 from .options import Options
 from .processes import Stop
 from .progress import Bar
-from .run import Log, Run, load_checkpoint, save_checkpoint, write_atomically, write_json
+from .run import (
+    Log,
+    Run,
+    load_checkpoint,
+    locked,
+    read_json,
+    save_checkpoint,
+    write_atomically,
+    write_json,
+)
 from .seeding import seeded
 from .sites import first_nonfinite
 from .validation import evaluate_objective, sample_picture
@@ -104,14 +113,24 @@ def train(
             found = load_checkpoint(run.path)
             if found is not None:
                 step = loop.restore(*found)
-        if chief and run.path is not None:
-            _write_start(run)
-        log = Log(run.path if chief else None, step if resume else None)
-        run.metrics = log.rows
-        try:
-            loop.go(step, log, dataset.validation.to(device), on_validation)
-        finally:
-            log.close()
+        if step > total:
+            raise ValueError(
+                f"the run in {run.path} has done {step} steps, more than the {total} asked for"
+            )
+        hold = locked(run.path) if chief and run.path is not None else contextlib.nullcontext()
+        with hold:
+            if chief and run.path is not None:
+                if step < total:
+                    _write_start(run)
+                elif (run.path / "run.json").exists():
+                    run.info = read_json(run.path / "run.json")  # it is complete: left as it is
+            log = Log(run.path if chief else None, step if resume else None)
+            run.metrics = log.rows
+            try:
+                if step < total:
+                    loop.go(step, log, dataset.validation.to(device), on_validation)
+            finally:
+                log.close()
     if loop.shown is not run.program:
         run.program.load_state_dict(loop.shown.state_dict())
     run.program.eval()
@@ -372,6 +391,10 @@ class Loop:
         if not self.chief or self.run.path is None:
             return
         weights = self.run.program.state_dict()
+        pending = []
+        for at, player, number, terms in self.pending:
+            figures = {title: float(value) for title, value in terms.items()}
+            pending.append((at, self.players.index(player), number, figures))
         state = {
             "step": step,
             "number": self.number,
@@ -379,10 +402,7 @@ class Loop:
             "generators": generators,
             "optimizers": [player.optimizer.state_dict() for player in self.players],
             "objectives": [_own_state(player.objective) for player in self.players],
-            "pending": [
-                (at, player.name, number, {title: float(v) for title, v in terms.items()})
-                for at, player, number, terms in self.pending
-            ],
+            "pending": pending,
             "raw": None,
         }
         if self.average is not None:
@@ -418,17 +438,11 @@ class Loop:
         version, internal, gauss = mine["python"]
         random.setstate((version, tuple(internal), gauss))
         self.number, self.seconds = state["number"], state["seconds"]
-        players = {player.name: player for player in self.players}
         place = self.fabric.device
-        self.pending = [
-            (
-                at,
-                players[name],
-                number,
-                {title: torch.tensor(v, device=place) for title, v in terms.items()},
-            )
-            for at, name, number, terms in state.get("pending", [])
-        ]
+        self.pending = []
+        for at, index, number, terms in state.get("pending", []):
+            figures = {title: torch.tensor(v, device=place) for title, v in terms.items()}
+            self.pending.append((at, self.players[index], number, figures))
         return int(state["step"])
 
     def _generators(self) -> list[dict[str, Any]]:

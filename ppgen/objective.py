@@ -1,6 +1,7 @@
 """Objectives: modules over a program that map a batch to a loss and its titled terms."""
 
 import math
+import warnings
 from collections import Counter
 from typing import Any
 
@@ -63,6 +64,14 @@ class Objective(Recorded, nn.Module):
             devices = [batch[0].device] if batch[0].is_cuda else []
             with torch.random.fork_rng(devices=devices):
                 self.structure = prepare(self.program, batch)
+            if self.structure.too_small:
+                warnings.warn(
+                    f"{type(self.program).__name__} has global latents "
+                    f"{list(self.structure.shared)} but its data plate {self.structure.plate!r} is "
+                    "only as large as the batch: the posterior will be too wide. Use "
+                    "pyro.plate(name, size=data_size, subsample=x)",
+                    stacklevel=2,
+                )
         return self.structure
 
     def begin(self, turns: int) -> None:

@@ -79,7 +79,7 @@ def find_device(name: str) -> torch.device:
 
 def is_child() -> bool:
     """Whether another process of the same launch has already claimed the run directory."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
+    return under_torchrun() and int(os.environ.get("RANK", "0")) > 0
 
 
 def under_torchrun() -> bool:

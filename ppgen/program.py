@@ -1,6 +1,6 @@
 """Program: a generative model as two methods, `model` and `guide`; the rest follows from them."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyro
 import torch
@@ -38,10 +38,12 @@ class Program(Recorded, PyroModule):
     Attributes:
         density: what is known of p(x): "exact", "bound", "unnormalized" or "implicit".
         arguments: the constructor arguments by name, defaults included, as they were given.
+        objective_defaults: arguments of its ELBO where they are not the ELBO's own defaults.
         shape: shape of one example, without the batch.
     """
 
     density: Density = "bound"
+    objective_defaults: ClassVar[dict[str, Any]] = {}
     shape: tuple[int, ...]
 
     def model(self, *batch: Any, **options: Any) -> Any:
@@ -50,7 +52,7 @@ class Program(Recorded, PyroModule):
 
     def objectives(self) -> dict[str, Objective]:
         """What `fit` minimises: one objective a player, stepped in this order."""
-        return {"elbo": ELBO(self)}
+        return {"elbo": ELBO(self, **self.objective_defaults)}
 
     def generate(self, n: int, *conditions: Tensor, mean: bool = False) -> Tensor:
         """The hook behind `sample`: run the model forwards on a template of zeros.
@@ -124,13 +126,14 @@ def generate(
     args = accepted(program, (template, *conditions))
     with isolated(), pyro.validation_enabled(False):
         model = model_of(program)
-        found = prepare(program, (template, *conditions), check=False)
-        if found.shared and getattr(program, "guide", None) is not None:
-            guide = poutine.trace(guide_of(program)).get_trace(*args)
-            for name in found.local:
-                if name in guide.nodes:
-                    guide.remove_node(name)
-            model = poutine.replay(model, trace=guide)
+        if getattr(program, "guide", None) is not None:  # without one, all comes from the prior
+            found = prepare(program, (template, *conditions), check=False)
+            if found.shared:
+                guide = poutine.trace(guide_of(program)).get_trace(*args)
+                for name in found.local:
+                    if name in guide.nodes:
+                        guide.remove_node(name)
+                model = poutine.replay(model, trace=guide)
         trace = poutine.trace(poutine.uncondition(model)).get_trace(*args)
     site = _observation(trace)
     if not mean:

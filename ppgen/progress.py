@@ -61,7 +61,7 @@ class Bar:
         hidden = ("step", "epoch", "seconds", "split", "lr", "loss")
         terms = [f"{k} {v:.2f}" for k, v in row.items() if k not in hidden and "/" not in k]
         self.progress.console.print(
-            f"epoch {row['epoch']:g}: train {train['loss']:.2f}, validation {row['loss']:.2f} "
+            f"epoch {row['epoch']:.4g}: train {train['loss']:.2f}, validation {row['loss']:.2f} "
             f"({', '.join(terms)})",
             style="dim",
             highlight=False,

@@ -90,7 +90,7 @@ class _Report:
         if self.dataset is not None:
             about = f'<p class="about">{_safe(repr(self.dataset))}</p>\n'
         grid = "\n".join(
-            f'<div class="card{" wide" if name.startswith("Test") else ""}"><dt>{_safe(name)}</dt>'
+            f'<div class="card{" wide" if name.endswith(_WIDE) else ""}"><dt>{_safe(name)}</dt>'
             f"<dd>{_safe(value)}{f' <small>{_safe(unit)}</small>' if unit else ''}</dd>"
             f"{f'<p>{_safe(note)}</p>' if note else ''}</div>"
             for name, value, unit, note in cards
@@ -114,22 +114,23 @@ class _Report:
                 "implicit": "the model draws samples but has no density",
                 "unnormalized": "the density is known up to a constant only",
             }.get(str(density), "it was not evaluated")
-            return "Test log-likelihood", "none", "", why
+            return f"{_split(evaluation)} log-likelihood", "none", "", why
         notes = [str(found[k]) for k in ("kind", "measure", "method") if found.get(k)]
         for key, unit in (("particles", "particles"), ("examples", "examples")):
             if found.get(key):
                 notes.append(f"{_number(found[key])} {unit}")
         value = _with_error(found.get("value"), found.get("stderr"))
-        return "Test log-likelihood", value, "nats", " · ".join(notes)
+        return f"{_split(evaluation)} log-likelihood", value, "nats", " · ".join(notes)
 
     def _elbo(self) -> tuple[str, str, str, str] | None:
-        found = (self.run.evaluation or {}).get("elbo_nats")
+        evaluation = self.run.evaluation or {}
+        found = evaluation.get("elbo_nats")
         if not isinstance(found, Mapping):
             return None
         terms = [f"{k} {_number(v, 4)}" for k, v in found.items()
                  if k not in ("value", "stderr") and "/" not in k]  # fmt: skip
         value = _with_error(found.get("value"), found.get("stderr"))
-        return "Test ELBO", value, "nats", " · ".join(terms)
+        return f"{_split(evaluation)} ELBO", value, "nats", " · ".join(terms)
 
     def _facts(self) -> Iterator[tuple[str, str, str, str]]:
         run, info = self.run, self.run.info
@@ -348,7 +349,12 @@ class _Report:
 
 # Text
 
+_WIDE = ("log-likelihood", "ELBO")  # cards that need room
 _SHOWN = ("training_seconds", "examples_per_second", "steps")
+
+
+def _split(evaluation: Mapping[str, Any]) -> str:
+    return str(evaluation.get("split", "test")).capitalize()
 
 
 def _width(picture: bytes) -> int:

@@ -13,6 +13,7 @@ Nothing read from here is executed: weights are safetensors, the resumable state
 or from the caller.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -22,6 +23,7 @@ import pickle
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,16 @@ from typing import Any
 import safetensors.torch
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from .data import Dataset
 
 FORMAT = 1
 KEEP = 2
+# What may differ when a run is resumed; with anything else it would be another run.
+RESUMABLE = {"epochs", "steps", "device", "progress", "checkpoint_seconds"}
+RESUMABLE |= {"validate_epochs", "sample_epochs"}
 OURS = ("config.yaml", "run.json", "metrics.csv", "evaluation.json", "report.html")
 OUR_FOLDERS = ("checkpoints", "tensorboard", "samples", "figures")
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, EOFError)
@@ -155,7 +160,7 @@ def check_claim(path: Path, *, resume: bool, overwrite: bool) -> None:
             raise ValueError(f"{path} holds no run to resume (no config.yaml there)")
         if (path / "run.json").exists():  # written second: a kill may have come between
             check_format(path)
-    elif path.exists() and not (path.is_dir() and all(map(_left_over, path.iterdir()))):
+    elif path.exists() and not _without_results(path):
         if not overwrite:
             raise ValueError(
                 f"{path} exists: go on with --resume (resume=True), replace it with --overwrite "
@@ -180,8 +185,46 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def _left_over(file: Path) -> bool:
-    """Whether a killed process left a file of `write_atomically` behind."""
-    return re.fullmatch(r"\..+\.\d+\.tmp", file.name) is not None
+    """Whether a killed process left a file of `write_atomically`, or its lock, behind."""
+    return re.fullmatch(r"\..+\.\d+\.tmp|\.lock", file.name) is not None
+
+
+def _without_results(path: Path) -> bool:
+    """Whether a folder is empty, or holds a run that ended before its first figures."""
+    if not path.is_dir():
+        return False
+    if all(map(_left_over, path.iterdir())):
+        return True
+    known = {*OURS, *OUR_FOLDERS}
+    strange = any(f.name not in known and not _left_over(f) for f in path.iterdir())
+    checkpoints = path / "checkpoints"
+    begun = checkpoints.is_dir() and any(checkpoints.iterdir())
+    table = path / "metrics.csv"
+    begun |= table.exists() and len(table.read_bytes().split()) > 0
+    return (path / "run.json").exists() and not (strange or begun)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run directory: no other process may write the same run meanwhile.
+
+    Raises:
+        ValueError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a Unix
+        yield
+        return
+    with open(path / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"another process is writing the run in {path}") from None
+        try:
+            yield
+        finally:
+            (path / ".lock").unlink(missing_ok=True)
 
 
 def check_format(path: Path) -> dict[str, Any]:
@@ -219,12 +262,13 @@ def pack_weights(state: dict[str, Tensor]) -> bytes:
     return safetensors.torch.save(tensors, metadata={"tied": json.dumps(tied)})
 
 
-def unpack_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a safetensors file, tied names filled in."""
-    with safe_open(path, framework="pt") as file:
-        state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        for name, source in json.loads((file.metadata() or {}).get("tied", "{}")).items():
-            state[name] = state[source]
+def unpack_weights(data: bytes) -> dict[str, Tensor]:
+    """The state dict in the bytes of a safetensors file, tied names filled in."""
+    state = safetensors.torch.load(data)
+    length = int.from_bytes(data[:8], "little")  # of the JSON header that follows
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    for name, source in json.loads(metadata.get("tied", "{}")).items():
+        state[name] = state[source]
     return state
 
 
@@ -254,12 +298,12 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict] | None:
     for manifest in sorted((path / "checkpoints").glob("step_*.json"), reverse=True):
         try:
             sums = read_json(manifest)["sha256"]
+            parts = {}
             for suffix in ("safetensors", "pt"):
-                data = manifest.with_suffix(f".{suffix}").read_bytes()
-                if hashlib.sha256(data).hexdigest() != sums[suffix]:
+                parts[suffix] = manifest.with_suffix(f".{suffix}").read_bytes()
+                if hashlib.sha256(parts[suffix]).hexdigest() != sums[suffix]:
                     raise ValueError(f"the checksum of {manifest.stem}.{suffix} does not match")
-            weights = unpack_weights(manifest.with_suffix(".safetensors"))
-            return weights, _unpack_state(data, manifest.stem)
+            return unpack_weights(parts["safetensors"]), _unpack_state(parts["pt"], manifest.stem)
         except (*UNREADABLE, SafetensorError) as error:
             warnings.warn(
                 f"checkpoint {manifest.stem} in {path} is damaged and passed over ({_line(error)})",
@@ -347,7 +391,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     try:
-        lines = list(csv.DictReader(io.StringIO(file.read_bytes().decode(), newline="")))
+        text = file.read_bytes().decode()
+        text = text[: text.rfind("\n") + 1]  # the rest was cut short
+        lines = list(csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, ValueError, csv.Error) as error:
         warnings.warn(f"{file} is not readable and is left out ({_line(error)})", stacklevel=2)
         return []

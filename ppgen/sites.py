@@ -5,10 +5,9 @@ Everything here works on any module with a ``model`` method, whoever wrote it.
 
 import inspect as signatures
 import random
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -122,6 +121,7 @@ class Structure:
     plate: str | None
     plate_dim: int | None  # the data plate's dimension, counted from the right
     nesting: int  # how many dimensions plates take, from the right
+    too_small: bool  # whether latents are global and the data plate knows only the batch
     discrete: bool  # whether every observation is a probability rather than a density
 
     @property
@@ -158,6 +158,7 @@ def structure(program: nn.Module, batch: Batch) -> Structure:
     keys = ("observed", "local", "shared", "enumerated", "factors", "scaled")
     return Structure(
         **{key: tuple(found[key]) for key in keys},
+        too_small=False,
         data_size=data_size(trace, len(batch[0])),
         plate=None if frame is None else frame.name,
         plate_dim=None if frame is None else frame.dim,
@@ -231,13 +232,8 @@ def _prepare(program: nn.Module, batch: Batch, args: Batch) -> Structure:
                 "Pyro makes them only in methods decorated with pyro.nn.pyro_method"
             )
     _match(type(program).__name__, sampled, model_trace, guide_trace)
-    if found.shared and found.plate is not None and _batch_only(model_trace, found, len(batch[0])):
-        warnings.warn(
-            f"{type(program).__name__} has global latents {list(found.shared)} but its data plate "
-            f"{found.plate!r} is only as large as the batch: the posterior will be too wide. Use "
-            "pyro.plate(name, size=data_size, subsample=x)",
-            stacklevel=4,
-        )
+    if found.shared and _batch_only(model_trace, found, len(batch[0])):
+        return replace(found, too_small=True)
     return found
 
 

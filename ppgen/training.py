@@ -17,8 +17,8 @@ from .loop import Rows, train
 from .objective import Objective, PyroObjective, default_objectives
 from .options import Options
 from .processes import find_device, is_child, launch, strategy
-from .recorded import describe
-from .run import FORMAT, Run, claim
+from .recorded import describe, plain
+from .run import FORMAT, RESUMABLE, Run, claim, read_yaml
 from .seeding import seeded
 
 
@@ -141,13 +141,15 @@ def fit(
         "binarize": dataset.arguments.get("binarize", "none"),
         "size": dataset.arguments.get("size"),
         "split_seed": dataset.arguments.get("seed", 0),
-        "objective": None if objective is None else describe(objective),
+        "objective": _described_objective(objective, objectives),
         "device": device,
         "devices": devices,
         "num_nodes": num_nodes,
         "precision": precision,
         **vars(options),
     }
+    if resume and path is not None:
+        _check_same(path, config)
     info = {"format": FORMAT, "ppgen": _version(), **_machine(), "data": data_info(dataset)}
     run = Run(program, dataset, config, info, [], path)
 
@@ -198,6 +200,31 @@ def _described_model(program: nn.Module) -> dict[str, Any]:
         filled = ("shape", "levels", "num_classes", "data_size")
         found["init_args"] = {k: v for k, v in found["init_args"].items() if k not in filled}
     return found
+
+
+def _described_objective(given: Any, used: dict[str, Objective]) -> dict[str, Any] | None:
+    """The objective as the commands read it; None where a program has several, or its own kind."""
+    if given is not None:
+        return describe(given)
+    only = next(iter(used.values()))
+    ours = type(only).__module__.startswith("ppgen.")
+    return describe(only) if len(used) == 1 and ours else None
+
+
+def _check_same(path: Path, config: dict[str, Any]) -> None:
+    """Refuse to resume a run with other settings, naming the first.
+
+    Raises:
+        ValueError: a setting differs from the run's own.
+    """
+    before = read_yaml(path / "config.yaml")
+    for key, value in config.items():
+        if key in RESUMABLE or key not in before:
+            continue
+        if plain(value) != before[key]:
+            raise ValueError(
+                f"the run in {path} has {key} {before[key]!r}; it cannot be resumed with {value!r}"
+            )
 
 
 def _version() -> str:

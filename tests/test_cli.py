@@ -649,3 +649,32 @@ def test_version_and_a_closed_pipe(trained):
     )  # fmt: skip
     assert done.stdout.splitlines()[0].startswith("ppgen 0.")
     assert done.stdout.splitlines()[-1] == "0" and "Traceback" not in done.stderr
+
+
+def test_an_option_is_never_shortened(tmp_path, capsys):
+    """A shortened --objective.kl_we would be read, and then lost."""
+    out = tmp_path / "run"
+    for word in ("--objective.kl_we", "--epoch"):
+        assert run("train", "--model", "VAE", word, "4", "--out", out) == 2
+        assert "unknown option" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_configuration_does_not_say_where_to_write(trained, tmp_path, capsys):
+    config = tmp_path / "planted.yaml"
+    planted = tmp_path / "planted"
+    config.write_text((trained / "config.yaml").read_text() + f"out: {planted}\n")
+    assert run("train", "--config", config) == 2
+    assert "--out is missing" in capsys.readouterr().err
+    assert not planted.exists()
+
+
+def test_other_data_leave_the_evaluation_of_the_run_alone(trained, tmp_path, capsys):
+    run("evaluate", trained, "--particles", 2)
+    before = (trained / "evaluation.json").read_bytes()
+    data = tmp_path / "other.npz"
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 2, (40, 1, 8, 8)).astype(bool)
+    np.savez(data, x=x)
+    assert run("evaluate", trained, "--particles", 2, "--data", f"npz:{data}") == 0
+    assert (trained / "evaluation.json").read_bytes() == before

@@ -379,12 +379,12 @@ def test_splits_off_only_what_is_missing():
 
 def test_no_global_generator_is_touched(tmp_path):
     sources = [*PACKAGED, *TOYS, write_idx(tmp_path / "idx"), write_folder(tmp_path / "folder")]
-    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     for source in sources:
         for binarize in ("none",) if source in TOYS else ("static", "dynamic"):
             load_data(source, binarize=binarize).test.batch(slice(0, 2))
     assert torch.equal(before[0], torch.get_rng_state())
-    assert (before[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+    assert (before[1] == np.random.get_state()[1]).all()
     assert before[2] == random.getstate()
 
 

@@ -19,7 +19,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from PIL import Image
-from pyro.nn import PyroModule, PyroSample
+from pyro.nn import PyroModule, PyroSample, pyro_method
 from torch import nn
 
 from ppgen import charts, plots
@@ -331,11 +331,11 @@ class Page(HTMLParser):
 
 def read(run: Run) -> Page:
     """Write the report and check what holds for every one."""
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()
     modes = [part.training for part in run.program.modules()]
     path = write_report(run)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == before[1]
     assert [part.training for part in run.program.modules()] == modes
     assert path == run.path / "report.html"
     text = path.read_text(encoding="utf-8")
@@ -497,6 +497,7 @@ def test_report_of_global_latents_leaves_no_parameters_behind(tmp_path):
             super().__init__()
             self.loc = PyroSample(dist.Normal(torch.zeros(1, 8, 8), 1).to_event(3))
 
+        @pyro_method
         def model(self, x):
             loc = self.loc
             with pyro.plate("data", len(x)):

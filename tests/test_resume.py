@@ -23,7 +23,7 @@ import pytest
 import torch
 
 from ppgen import cli, load
-from ppgen.run import load_checkpoint, read_metrics
+from ppgen.run import load_checkpoint, locked, read_metrics
 
 EVERYTHING = {
     "model": "Noisy",
@@ -437,3 +437,33 @@ def test_a_forged_state_that_is_no_state_is_refused_in_one_line(by_command, tmp_
     error = capsys.readouterr().err
     assert status == 2 and "has no generators: train again" in error
     assert error.count("\n") == 1
+
+
+def test_a_resumed_run_keeps_its_settings(tmp_path):
+    """In the library as in the command: another batch size would be another run."""
+    out = tmp_path / "run"
+    train(out, VARIANTS["plain"])
+    with pytest.raises(ValueError, match="batch_size"):
+        train(out, VARIANTS["plain"] | {"resume": True, "batch_size": 7})
+    with pytest.raises(ValueError, match="more than"):
+        train(out, VARIANTS["plain"] | {"resume": True, "epochs": 1})
+    before = {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+    train(out, VARIANTS["plain"] | {"resume": True})  # it is complete: nothing is done or written
+    assert before == {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()}
+
+
+def test_one_run_is_written_by_one_process(tmp_path):
+    out = tmp_path / "run"
+    train(out, VARIANTS["plain"])
+    with locked(out), pytest.raises(ValueError, match="another process"):
+        train(out, VARIANTS["plain"] | {"resume": True, "epochs": 5})
+    train(out, VARIANTS["plain"] | {"resume": True, "epochs": 5})
+
+
+def test_a_line_cut_short_is_no_row(tmp_path):
+    out = tmp_path / "run"
+    train(out, VARIANTS["plain"])
+    rows = read_metrics(out)
+    table = out / "metrics.csv"
+    table.write_bytes(table.read_bytes()[:-4])
+    assert read_metrics(out) == rows[:-1]

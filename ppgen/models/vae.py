@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +14,6 @@ from ..distributions import DiscretizedLogistic
 from ..names import one_of
 from ..nn.conv import ConvDecoder, ConvEncoder
 from ..nn.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
-from ..objective import ELBO, Objective
 from ..program import Program
 
 LIKELIHOODS = ("bernoulli", "gaussian", "discretized_logistic")
@@ -49,6 +48,8 @@ class VAE(Program):
     """
 
     density = "bound"
+    # A KL that comes in slowly keeps latents in use that would collapse at the start.
+    objective_defaults: ClassVar[dict[str, Any]] = {"kl_warmup": 0.2}
 
     def __init__(
         self,
@@ -87,10 +88,6 @@ class VAE(Program):
                 raise ValueError("prior='conditional' is p(z | y): it needs num_classes")
             self.prior_network = nn.Embedding(num_classes, 2 * latent_dim)
             nn.init.zeros_(self.prior_network.weight)
-
-    def objectives(self) -> dict[str, Objective]:
-        # A KL that comes in slowly keeps latents in use that would collapse at the start.
-        return {"elbo": ELBO(self, kl_warmup=0.2)}
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
         label = self._label(x, y)
