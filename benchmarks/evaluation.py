@@ -32,10 +32,10 @@ class Same(ppgen.Program):
     def model(self, x: Tensor) -> None:
         with pyro.plate("batch", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(len(x), self.latent_dim), 1.0).to_event(1))
-            for layer in self.decoder:
+            for layer in self.decoder[:-1]:
                 z = layer(z)
-            mean = z.unflatten(-1, self.shape)
-            pyro.sample("x", dist.Bernoulli(probs=mean).to_event(3), obs=x)
+            logits = self.decoder[-1][0](z).unflatten(-1, self.shape)  # before the sigmoid
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(3), obs=x)
 
     def guide(self, x: Tensor) -> None:
         with pyro.plate("batch", len(x)):
@@ -46,7 +46,7 @@ class Same(ppgen.Program):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--particles", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
