@@ -68,7 +68,9 @@ class Evaluation:
             lines.append(f"{self.split} {self.log_likelihood}")
             lines.append(f"measure: {self.log_likelihood.measure}")
         if self.elbo is not None:
-            lines.append("ELBO " + ", ".join(f"{k} {v:.2f}" for k, v in self.elbo.items()))
+            error = f" +- {self.elbo['stderr']:.2f}" if "stderr" in self.elbo else ""
+            parts = [f"{k} {v:.2f}" for k, v in self.elbo.items() if k not in ("value", "stderr")]
+            lines.append(f"ELBO {self.elbo['value']:.2f}{error} nats ({', '.join(parts)})")
         if self.bits_per_dim is not None:
             lines.append(f"{self.bits_per_dim:.4f} bits/dim")
         return "\n".join(lines + ([self.reason] if self.reason else []))

@@ -1,0 +1,49 @@
+"""What the README shows runs as it stands, with fewer steps."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import ppgen
+from ppgen import cli
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README.read_text(), re.DOTALL)
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
+COMMANDS = [
+    line.split("#")[0].strip()
+    for kind, text in BLOCKS
+    if not kind
+    for line in text.splitlines()
+    if line.startswith("ppgen ")
+]
+
+
+def test_the_library_block(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "readme"}
+    exec(PYTHON[0].replace("epochs=20", "steps=2").replace("particles=100", "particles=2"), names)
+    assert "log p(x) >=" in capsys.readouterr().out
+    assert names["x"].shape == (100, 1, 28, 28)
+    assert isinstance(names["vae"], ppgen.VAE)
+
+
+def test_the_model_in_twenty_lines():
+    names: dict = {"__name__": "readme"}
+    exec(PYTHON[1], names)
+    run = ppgen.fit(names["PPCA"]((2,)), ppgen.load_data("moons"), epochs=2, progress=False)
+    first, *_, last = (row["loss"] for row in run.metrics if row["split"] == "train")
+    assert last < first
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_option_of_the_commands_is_known(line, tmp_path, monkeypatch, capsys):
+    """Each line is refused, if at all, for want of the run it speaks of, not for its options."""
+    monkeypatch.chdir(tmp_path)
+    _, command, *words = shlex.split(line)
+    assert cli.main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    known = set(re.findall(r"--[\w.]+", text))
+    assert {word for word in words if word.startswith("--")} <= known
