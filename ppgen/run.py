@@ -179,6 +179,9 @@ def claim(path: Path, *, resume: bool, overwrite: bool) -> None:
         for name in OUR_FOLDERS:
             shutil.rmtree(path / name, ignore_errors=True)
     path.mkdir(parents=True, exist_ok=True)
+    # A kill may have come between the writing of a checkpoint and the end of older ones.
+    checkpoints = path / "checkpoints"
+    _prune(checkpoints, [file.stem for file in checkpoints.glob("step_*.json")])
     for folder in (path, path / "checkpoints", path / "samples", path / "figures"):
         for file in filter(_left_over, folder.glob(".*.tmp")):
             file.unlink(missing_ok=True)
@@ -284,7 +287,12 @@ def save_checkpoint(path: Path, step: int, weights: dict[str, Tensor], state: di
     sums = {suffix: hashlib.sha256(data).hexdigest() for suffix, data in parts.items()}
     write_json(folder / f"{stem}.json", {"step": step, "sha256": sums})
     # Later ones were damaged, or this run would have gone on from them.
-    kept = [file.stem for file in sorted(folder.glob("step_*.json")) if file.stem <= stem][-KEEP:]
+    _prune(folder, [file.stem for file in folder.glob("step_*.json") if file.stem <= stem])
+
+
+def _prune(folder: Path, stems: list[str]) -> None:
+    """Keep the last of some checkpoints, and nothing of any other."""
+    kept = sorted(stems)[-KEEP:]
     for file in sorted(folder.glob("step_*")):  # .json before its .pt and .safetensors
         if file.stem not in kept:
             file.unlink(missing_ok=True)

@@ -467,3 +467,17 @@ def test_a_line_cut_short_is_no_row(tmp_path):
     table = out / "metrics.csv"
     table.write_bytes(table.read_bytes()[:-4])
     assert read_metrics(out) == rows[:-1]
+
+
+def test_a_kill_before_old_checkpoints_are_cleared(tmp_path):
+    """The last write of all was whole: resuming finds the run complete, and clears what is left."""
+    out = tmp_path / "run"
+    train(out, VARIANTS["plain"] | {"checkpoint_seconds": 0.0})
+    newest = sorted((out / "checkpoints").glob("*.json"))[-1]
+    for file in (out / "checkpoints").glob(f"{newest.stem}.*"):
+        shutil.copy(file, file.with_name(file.name.replace(newest.stem, "step_000000001")))
+    (out / "checkpoints" / "step_000000002.pt").write_bytes(b"orphan")
+    before = load_checkpoint(out)
+    train(out, VARIANTS["plain"] | {"resume": True})
+    assert len(list((out / "checkpoints").iterdir())) == 6
+    assert same(load_checkpoint(out), before)
