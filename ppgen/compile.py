@@ -4,7 +4,7 @@ import copy
 import random
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyro
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .names import one_of
 from .objective import Objective, PyroObjective, Terms
 from .simplify import simplify
 
@@ -59,8 +60,7 @@ class Compiled(nn.Module):
 
     def __init__(self, objective: Objective, mode: Mode = "trace") -> None:
         super().__init__()
-        if mode not in ("trace", "inductor", "none"):
-            raise ValueError(f"compile must be 'trace', 'inductor' or 'none'; got {mode!r}")
+        one_of("compile", mode, get_args(Mode))
         self.objective = objective
         self.mode = mode if not isinstance(objective, PyroObjective) else "none"
         self.graphs: dict[tuple, tuple[Callable, list[str]]] = {}
@@ -157,9 +157,7 @@ class Compiled(nn.Module):
 
     def _fall_back(self, error: Exception, batch: tuple[Tensor, ...]) -> None:
         # Bad data or a bad program fail here too, and then with their own error.
-        devices = [batch[0].device] if batch[0].is_cuda else []
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            self.objective.prepare(*batch)
+        self.objective.prepare(*batch)
         self.mode = "none"
         self.reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         name = type(self.objective.program).__name__

@@ -20,7 +20,7 @@ from .processes import find_device
 from .program import require_normalised
 from .run import Run, write_json
 from .seeding import seeded
-from .sites import Structure, prepare
+from .sites import Structure, device_of, prepare
 from .validation import evaluate_objective
 
 # Rows of data x draws that are run at once: large enough for BLAS, small enough for the cache.
@@ -123,7 +123,7 @@ def evaluate(
     check_fit(program, dataset)
     start = time.monotonic()
     place = find_device(device)
-    home = next((p.device for p in program.parameters()), torch.device("cpu"))
+    home = device_of(program)
     program.to(place)
     part = _first(getattr(dataset, split), limit).to(place)
     try:

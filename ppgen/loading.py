@@ -128,8 +128,7 @@ def open_run(
                 raise ValueError(
                     f"the model in {path / 'config.yaml'} cannot be built: {error}"
                 ) from None
-    with torch.random.fork_rng(devices=[]):
-        prepare(program, template(info["data"]), check=False)
+    prepare(program, template(info["data"]), check=False)
     found = load_checkpoint(path)
     if found is None:
         raise ValueError(f"{path} has no whole checkpoint: resume the run, or train it again")

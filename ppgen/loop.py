@@ -24,6 +24,7 @@ from .progress import Bar
 from .run import (
     Log,
     Run,
+    claim,
     load_checkpoint,
     locked,
     read_json,
@@ -86,10 +87,11 @@ def train(
     objectives: dict[str, Objective],
     options: Options,
     resume: bool,
+    overwrite: bool,
     on_validation: Callable | None,
     stop: Stop,
 ) -> None:
-    """Train in this process, which may be one of several."""
+    """Train in this process, which may be one of several; the first one writes the run."""
     several = fabric.world_size > 1
     chief = fabric.global_rank == 0
     device = fabric.device
@@ -108,23 +110,25 @@ def train(
         for player in players:
             player.objective.begin(total)
         loop = Loop(fabric, run, players, average, batches, options, total, turns, stop)
-        step = 0
-        if resume and run.path is not None:
-            found = load_checkpoint(run.path)
-            if found is not None:
-                step = loop.restore(*found)
-        if step > total:
-            raise ValueError(
-                f"the run in {run.path} has done {step} steps, more than the {total} asked for"
-            )
-        hold = locked(run.path) if chief and run.path is not None else contextlib.nullcontext()
-        with hold:
-            if chief and run.path is not None:
-                if step < total:
-                    _write_start(run)
-                elif (run.path / "run.json").exists():
-                    run.info = read_json(run.path / "run.json")  # it is complete: left as it is
-            log = Log(run.path if chief else None, step if resume else None)
+        mine = run.path if chief else None  # the directory, where this process writes it
+        # Held before anything is cleared: a run that is being written stays as it is.
+        with locked(mine) if mine else contextlib.nullcontext():
+            if mine:
+                claim(mine, resume=resume, overwrite=overwrite)
+            step = 0
+            if resume and run.path is not None:
+                found = load_checkpoint(run.path)
+                if found is not None:
+                    step = loop.restore(*found)
+            if step > total:
+                raise ValueError(
+                    f"the run in {run.path} has done {step} steps, more than the {total} asked for"
+                )
+            if mine and step < total:
+                _write_start(run, mine)
+            elif mine and (mine / "run.json").exists():
+                run.info = read_json(mine / "run.json")  # it is complete: left as it is
+            log = Log(mine, step if resume else None)
             run.metrics = log.rows
             try:
                 if step < total:
@@ -136,12 +140,10 @@ def train(
     run.program.eval()
 
 
-def _write_start(run: Run) -> None:
-    if run.path is None:
-        return
+def _write_start(run: Run, path: Path) -> None:
     text = yaml.safe_dump(run.config, sort_keys=False, default_flow_style=None)
-    write_atomically(run.path / "config.yaml", text.encode())
-    write_json(run.path / "run.json", run.info)
+    write_atomically(path / "config.yaml", text.encode())
+    write_json(path / "run.json", run.info)
 
 
 def _players(

@@ -61,9 +61,7 @@ class Objective(Recorded, nn.Module):
     def prepare(self, *batch: Tensor) -> Structure:
         """Complete and check the program on a batch, once. Leaves the random generators alone."""
         if self.structure is None:
-            devices = [batch[0].device] if batch[0].is_cuda else []
-            with torch.random.fork_rng(devices=devices):
-                self.structure = prepare(self.program, batch)
+            self.structure = prepare(self.program, batch)
             if self.structure.too_small:
                 warnings.warn(
                     f"{type(self.program).__name__} has global latents "
@@ -188,7 +186,8 @@ class ELBO(Objective):
         if structure.latent == structure.enumerated and len(structure.latent) == 1:
             # A mixture: its exact likelihood, by tensors alone, so that it can be traced.
             logs = log_likelihoods(self.program, structure, batch, 1, broadcast=False)
-            return -logs.mean(), {"negative_elbo": -logs.mean().detach()}
+            loss = -logs.mean()
+            return loss, {"negative_elbo": loss.detach()}
         elbo = TraceEnum_ELBO(max_plate_nesting=structure.nesting, num_particles=self.particles)
         return _by_pyro(elbo, self.program, batch)
 

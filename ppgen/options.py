@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from .compile import Mode
 from .names import one_of
@@ -52,7 +52,7 @@ class Options:
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema is a decay between 0 and 1, such as 0.999; got {self.ema}")
         one_of("schedule", self.schedule, ("cosine", "constant"))
-        one_of("compile", self.compile, ("trace", "inductor", "none"))
+        one_of("compile", self.compile, get_args(Mode))
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate ({self.accumulate}) cannot pass batch_size ({self.batch_size})"

@@ -22,6 +22,7 @@ from .charts import (
     square,
     warped_net,
 )
+from .sites import device_of
 
 TILE = 40  # pixels: smaller images are enlarged
 GUTTER = 224  # the grey between images
@@ -190,7 +191,7 @@ def manifold(program: nn.Module, y: Tensor | int | None = None, count: int = 20)
     u = torch.linspace(0.05, 0.95, count, dtype=torch.float64)
     q = torch.special.ndtri(u).float()
     z2, z1 = torch.meshgrid(q.flip(0), q, indexing="ij")  # rows from the top: z2 falls
-    z = torch.stack([z1, z2], -1).flatten(0, 1).to(place(program))  # (count^2, 2)
+    z = torch.stack([z1, z2], -1).flatten(0, 1).to(device_of(program))  # (count^2, 2)
     labels = () if y is None else (torch.as_tensor(y).reshape(1).expand(len(z)).to(z.device),)
     with evaluating(program):
         found = program.decode(z, *labels)  # type: ignore[operator]
@@ -214,7 +215,7 @@ def latents(
     """
     if getattr(program, "latent_dim", None) != 2 or not hasattr(program, "encode"):
         return None
-    device = place(program)
+    device = device_of(program)
     conditional = y is not None and getattr(program, "num_classes", None) is not None
     conditions = (y.to(device),) if conditional and y is not None else ()
     with evaluating(program):
@@ -248,11 +249,6 @@ def latents(
     axes.set_xlabel("$z_1$", color=INK)
     axes.set_ylabel("$z_2$", color=INK)
     return drawn(figure)
-
-
-def place(program: nn.Module) -> torch.device:
-    """The device of a program's parameters."""
-    return next((p.device for p in program.parameters()), torch.device("cpu"))
 
 
 @contextmanager

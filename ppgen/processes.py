@@ -20,35 +20,42 @@ from .run import Run
 Train = Callable[..., None]
 
 
+@contextlib.contextmanager
+def _on_signals(handle: Callable[[int, Any], None]) -> Iterator[dict[int, Any]]:
+    """Handle Ctrl-C and SIGTERM for a while; the handlers of before are yielded, and put back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield {}
+        return
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in wanted}
+    try:
+        for number in before:
+            signal.signal(number, handle)
+        yield before
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
 class Stop:
     """Ctrl-C and SIGTERM ask the loop to save and end; a second one ends at once."""
 
     def __init__(self) -> None:
         self.signal = 0
         self.moment = 0.0
+        self.before: dict[int, Any] = {}
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
+        with _on_signals(self._note) as self.before:
             yield
-            return
-        wanted = (signal.SIGINT, signal.SIGTERM)
-        before: dict[int, Any] = {number: signal.getsignal(number) for number in wanted}
 
-        def note(number: int, frame: Any) -> None:
-            if not self.signal:
-                self.signal, self.moment = number, time.monotonic()
-            elif time.monotonic() - self.moment > 1:  # else the same one, sent on by a parent
-                signal.signal(number, before[number] or signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-
-        try:
-            for number in wanted:
-                signal.signal(number, note)
-            yield
-        finally:
-            for which, handler in before.items():
-                signal.signal(which, handler or signal.SIG_DFL)
+    def _note(self, number: int, frame: Any) -> None:
+        if not self.signal:
+            self.signal, self.moment = number, time.monotonic()
+        elif time.monotonic() - self.moment > 1:  # else the same one, sent on by a parent
+            signal.signal(number, self.before[number] or signal.SIG_DFL)
+            os.kill(os.getpid(), number)
 
     def leave(self) -> None:
         if self.signal == signal.SIGINT:
@@ -108,7 +115,7 @@ def launch(fabric: Any, train: Train, job: tuple) -> Run:
     level = log.level
     log.setLevel(logging.ERROR)  # of the processes that it ends when one has failed
     try:
-        with _forwarding():
+        with _on_signals(_forward):
             weights, metrics, info, stop.signal = fabric.launch(_child, _Sent(train, job))
     except (RuntimeError, ProcessException) as error:
         raise _in_words(error) from error
@@ -160,25 +167,8 @@ def _child(fabric: Any, sent: _Sent) -> tuple:
     return weights.getvalue(), run.metrics, run.info, stop.signal
 
 
-@contextlib.contextmanager
-def _forwarding() -> Iterator[None]:
+def _forward(number: int, frame: Any) -> None:
     """Pass SIGTERM and Ctrl-C on to the spawned processes, which save and return."""
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    wanted = (signal.SIGINT, signal.SIGTERM)
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in wanted}
-
-    def forward(number: int, frame: Any) -> None:
-        for child in multiprocessing.active_children():
-            if child.pid is not None:
-                os.kill(child.pid, number)
-
-    try:
-        for number in wanted:
-            signal.signal(number, forward)
-        yield
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler or signal.SIG_DFL)
+    for child in multiprocessing.active_children():
+        if child.pid is not None:
+            os.kill(child.pid, number)

@@ -11,7 +11,16 @@ from torch import Tensor, nn
 from .likelihood import broadcasts, kind_of, log_likelihoods
 from .objective import ELBO, Objective
 from .recorded import Recorded
-from .sites import accepted, guide_of, is_factor, isolated, model_of, prepare, sample_sites
+from .sites import (
+    accepted,
+    device_of,
+    guide_of,
+    is_factor,
+    isolated,
+    model_of,
+    prepare,
+    sample_sites,
+)
 
 Density = Literal["exact", "bound", "unnormalized", "implicit"]
 
@@ -114,15 +123,11 @@ def draw(
         program.train(training)
 
 
-def _place(program: nn.Module) -> torch.device:
-    return next((p.device for p in program.parameters()), torch.device("cpu"))
-
-
 def generate(
     program: nn.Module, n: int, *conditions: Tensor, shape: tuple[int, ...], mean: bool = False
 ) -> Tensor:
     """Run any program's model forwards: (n, *shape). Global latents come from its guide."""
-    template = torch.zeros(n, *shape, device=_place(program))
+    template = torch.zeros(n, *shape, device=device_of(program))
     args = accepted(program, (template, *conditions))
     with isolated(), pyro.validation_enabled(False):
         model = model_of(program)

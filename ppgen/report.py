@@ -17,7 +17,7 @@ from . import charts, plots
 from .page import PAGE, STYLE
 from .program import generate
 from .seeding import seeded
-from .sites import accepted
+from .sites import accepted, device_of
 
 if TYPE_CHECKING:
     from .run import Run
@@ -60,7 +60,7 @@ class _Report:
         self.run = run
         self.program: Any = run.program
         self.dataset = run.dataset
-        self.device = plots.place(run.program)
+        self.device = device_of(run.program)
         self.pictures: dict[str, bytes] = {}
 
     def page(self) -> str:

@@ -219,6 +219,7 @@ def locked(path: Path) -> Iterator[None]:
     except ImportError:  # not a Unix
         yield
         return
+    path.mkdir(parents=True, exist_ok=True)
     with open(path / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -70,6 +70,11 @@ def _no_sites(*batch: Tensor) -> None:
     return None
 
 
+def device_of(program: nn.Module) -> torch.device:
+    """Where a program's parameters are; the CPU if it has none."""
+    return next((parameter.device for parameter in program.parameters()), torch.device("cpu"))
+
+
 def sample_sites(trace: poutine.Trace) -> dict[str, dict]:
     """The random sites of a trace by name, in the order they ran, plate indices left out."""
     nodes: dict[str, Any] = trace.nodes

@@ -18,7 +18,7 @@ from .objective import Objective, PyroObjective, default_objectives
 from .options import Options
 from .processes import find_device, is_child, launch, strategy
 from .recorded import describe, plain
-from .run import FORMAT, RESUMABLE, Run, claim, read_yaml
+from .run import FORMAT, RESUMABLE, Run, check_claim, read_yaml
 from .seeding import seeded
 
 
@@ -133,7 +133,7 @@ def fit(
             player.prepare(*dataset.train.batch(slice(0, min(batch_size, len(dataset.train)))))
     path = None if out is None else Path(out)
     if path is not None and not is_child():
-        claim(path, resume=resume, overwrite=overwrite)
+        check_claim(path, resume=resume, overwrite=overwrite)
     config = {
         "model": _described_model(program),
         "conditional": getattr(program, "num_classes", None) is not None,
@@ -162,7 +162,7 @@ def fit(
         precision=precision,
         strategy=strategy(len(objectives) > 1) if devices * num_nodes > 1 else "auto",
     )
-    return launch(fabric, train, (run, objectives, options, resume, on_validation))
+    return launch(fabric, train, (run, objectives, options, resume, overwrite, on_validation))
 
 
 # Preparation ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from .data import Split
 from .program import draw
 from .run import Run
 from .seeding import seeded
+from .sites import device_of
 
 BATCH = 1000
 
@@ -40,7 +41,7 @@ def evaluate_objective(
 def sample_picture(program: nn.Module, run: Run, seed: int) -> bytes | None:
     """A picture of 100 draws of a program, or None where its data have none."""
     classes = getattr(program, "num_classes", None)
-    device = next((p.device for p in program.parameters()), torch.device("cpu"))
+    device = device_of(program)
     labels = () if classes is None else (torch.arange(100, device=device) * classes // 100,)
     try:
         with seeded(seed, device):

@@ -455,8 +455,13 @@ def test_a_resumed_run_keeps_its_settings(tmp_path):
 def test_one_run_is_written_by_one_process(tmp_path):
     out = tmp_path / "run"
     train(out, VARIANTS["plain"])
-    with locked(out), pytest.raises(ValueError, match="another process"):
-        train(out, VARIANTS["plain"] | {"resume": True, "epochs": 5})
+    unfinished = out / "checkpoints" / "step_000000099.safetensors"
+    unfinished.write_bytes(b"being written")
+    before = sorted(out.rglob("*"))
+    for how in ({"resume": True}, {"overwrite": True}):
+        with locked(out), pytest.raises(ValueError, match="another process"):
+            train(out, VARIANTS["plain"] | how | {"epochs": 5})
+        assert sorted(out.rglob("*")) == before  # nor is anything of it cleared
     train(out, VARIANTS["plain"] | {"resume": True, "epochs": 5})
 
 
