@@ -1,0 +1,40 @@
+"""Discrete graphical models on networkx graphs and pgmpy models."""
+
+from importlib import import_module
+from typing import Any
+
+# Loaded at first use: pgmpy and PyTorch take seconds to import, and few calls need both.
+_HOMES = {
+    "load": "io",
+    "save": "io",
+    "factorization": "directed",
+    "num_parameters": "directed",
+    "joint": "directed",
+    "log_probability": "directed",
+    "sample": "directed",
+    "d_separated": "independence",
+    "explain_separation": "independence",
+    "markov_blanket": "independence",
+    "moralize": "independence",
+    "local_independencies": "independence",
+    "equivalent": "independence",
+    "draw": "drawing",
+    "JunctionTree": "junction_tree",
+    "Posterior": "posterior",
+    "eliminate": "elimination",
+    "likelihood_weighting": "monte_carlo",
+    "gibbs": "monte_carlo",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'graphs' has no attribute {name!r}; it has {sorted(_HOMES)}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOMES)

@@ -1,0 +1,441 @@
+"""Belief propagation on a clique tree as a fixed program of NumPy calls on preallocated memory.
+
+Messages go up and come down again (Jensen, Lauritzen & Olesen 1990, the HUGIN scheme): a clique's
+belief is its potential times the messages from its children; what comes down to a separator is
+divided by what went up. Which arrays meet in which call depends on the tree alone, so that the
+calls are written down once, with every view and every result's place, and a query only runs them.
+The batch of evidence rows is the last axis. Messages are scaled to sum to one, and the logarithms
+of the scales add up to the log of the evidence.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .clique_tree import CliqueTree
+
+Call = tuple[Any, tuple[Any, ...]]
+Operand = tuple[np.ndarray, Sequence[int]]  # a table's memory and its scope
+INNER = 24  # a strided inner loop shorter than this costs more than a copy that lengthens it
+BLOCK = 96  # rows of the 0/1 matrix that sums short inner blocks
+
+
+class Propagation:
+    """The program of one clique tree, its potentials and its memory, for a batch of fixed size.
+
+    Args:
+        tree: the clique tree.
+        factors: (scope, table) pairs over the tree's variables; axes in the scope's order, and one
+            more axis at the end where the table differs between the rows of the batch.
+        batch: rows answered at once.
+        dtype: of all tables.
+        targets: scopes whose marginals are wanted, each inside a clique; all variables by default.
+    """
+
+    def __init__(
+        self,
+        tree: CliqueTree,
+        factors: Sequence[tuple[tuple[int, ...], np.ndarray]],
+        batch: int = 1,
+        dtype: Any = np.float64,
+        targets: Sequence[tuple[int, ...]] | None = None,
+    ) -> None:
+        self.tree, self.batch, self.dtype = tree, batch, np.dtype(dtype)
+        self._kernels: dict[tuple[int, int], np.ndarray] = {}
+        everything = [(v,) for v in range(len(tree.cardinalities))]
+        self.targets = everything if targets is None else list(targets)
+        self._bind(factors)
+        self._lay_out()
+        self.scales = np.ones((len(tree.axes), batch), self.dtype)
+        separators = [tree.size(scope) for scope in tree.separators]
+        # One block: the system hands out large blocks in large pages, which is much faster.
+        memory = np.empty(
+            (sum(tree.cells) + 2 * sum(separators) + self._room()) * batch, self.dtype
+        )
+        parts = np.split(memory, np.cumsum([*tree.cells, *separators, *separators]) * batch)
+        count = len(tree.axes)
+        self.beliefs, self.messages = parts[:count], parts[count : 2 * count]
+        self._separator_beliefs, self._scratch = parts[2 * count : -1], parts[-1]
+        self._up = [self._upward(clique) for clique in tree.downward]
+        self._outgoing = [self._message(clique) for clique in tree.downward]
+        self._smallest = _smallest_cliques(tree)
+        self._down = self._downward()
+
+    # Potentials ---------------------------------------------------------------------------------
+
+    def _bind(self, factors: Sequence[tuple[tuple[int, ...], np.ndarray]]) -> None:
+        """Multiply the factors of each clique, over no more variables than they mention."""
+        tree = self.tree
+        here: list[list[tuple[tuple[int, ...], np.ndarray]]] = [[] for _ in tree.axes]
+        self.log_scale: Any = 0.0
+        for scope, table in factors:
+            axes = tree.ordered(scope)
+            extra = table.ndim > len(scope)
+            moved = [scope.index(v) for v in axes]
+            table = table.transpose(moved + [len(scope)] * extra)
+            if not extra:
+                table = table[..., None]
+            if not scope:
+                with np.errstate(divide="ignore"):
+                    self.log_scale = self.log_scale + np.log(table.astype(np.float64))
+                continue
+            here[tree.home_of(scope)].append((axes, table))
+        self.potentials: list[tuple[tuple[int, ...], np.ndarray] | None] = []
+        for group in here:
+            group.sort(key=lambda item: item[1].size)
+            merged: tuple[tuple[int, ...], np.ndarray] | None = None
+            for axes, table in group:
+                if merged is None:
+                    merged = axes, table
+                    continue
+                union = tree.ordered({*merged[0], *axes})
+                merged = union, self._spread(*merged, union) * self._spread(axes, table, union)
+            if merged is not None:
+                axes, table = merged
+                # The largest entry becomes 1, so that products cannot overflow.
+                top = table.reshape(-1, table.shape[-1]).max(0)
+                top = np.where(top > 0, top, 1.0)
+                self.log_scale = self.log_scale + np.log(top.astype(np.float64))
+                rows = table.shape[-1]
+                merged = axes, np.ascontiguousarray(table / top, self.dtype).reshape(-1, rows)
+            self.potentials.append(merged)
+
+    def _spread(self, scope: Sequence[int], table: np.ndarray, over: Sequence[int]) -> np.ndarray:
+        """A table with axes of length 1 for the variables that it does not mention."""
+        cards, inside = self.tree.cardinalities, set(scope)
+        return table.reshape([cards[v] if v in inside else 1 for v in over] + [table.shape[-1]])
+
+    # The layout of calls --------------------------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        """In which order each clique multiplies its potential and messages, small ones first."""
+        self._steps: list[list[tuple[Any, Any, tuple[int, ...]]]] = []
+        for clique, axes in enumerate(self.tree.axes):
+            operands: list[tuple[tuple[int, ...], Any]] = []
+            potential = self.potentials[clique]
+            if potential is not None:
+                operands.append((potential[0], "potential"))
+            for child in self.tree.children[clique]:
+                operands.append((self.tree.separators[child], child))
+            steps: list[tuple[Any, Any, tuple[int, ...]]] = []
+            while len(operands) > 1:
+                pair = (
+                    min(
+                        ((i, j) for j in range(len(operands)) for i in range(j)),
+                        key=lambda ij: self.tree.size({*operands[ij[0]][0], *operands[ij[1]][0]}),
+                    )
+                    if len(operands) > 2
+                    else (0, 1)
+                )
+                first, second = operands[pair[0]], operands[pair[1]]
+                union = self.tree.ordered({*first[0], *second[0]})
+                if len(union) == len(axes):
+                    union = axes
+                operands = [o for k, o in enumerate(operands) if k not in pair]
+                steps.append((first, second, union))
+                operands.append((union, ("step", len(steps) - 1)))
+            if not operands or operands[0][0] != axes or not steps:
+                steps.append((operands[0] if operands else None, None, axes))
+            self._steps.append(steps)
+
+    def _room(self) -> int:
+        """Cells of scratch memory that the worst clique needs, for one row."""
+        room = 0
+        for clique, steps in enumerate(self._steps):
+            partial = sum(self.tree.size(union) for *_, union in steps[:-1])
+            room = max(room, partial + self.tree.cells[clique])
+        return room
+
+    def _upward(self, clique: int) -> list[Call]:
+        """Belief = potential x messages from the children; message = belief summed, scaled."""
+        tree = self.tree
+        calls: list[Call] = []
+        axes, belief = tree.axes[clique], self.beliefs[clique]
+        used = 0
+        results: list[np.ndarray] = []
+
+        def buffer(operand: Any) -> np.ndarray:
+            if operand[1] == "potential":
+                return self.potentials[clique][1]  # type: ignore[index]
+            if isinstance(operand[1], tuple):
+                return results[operand[1][1]]
+            return self.messages[operand[1]]
+
+        for first, second, union in self._steps[clique]:
+            size = tree.size(union) * self.batch
+            if union == axes:
+                out = belief
+            else:
+                out = self._scratch[used : used + size]
+                used += size
+            spare = self._scratch[used:]
+            if second is None:
+                if first is None:
+                    calls.append((np.copyto, (out, 1.0)))
+                else:
+                    view, target = self._broadcast(buffer(first), first[0], out, union)
+                    calls.append((np.copyto, (target, view)))
+            else:
+                pair = (buffer(first), first[0]), (buffer(second), second[0])
+                calls += self._multiply(*pair, (out, union), spare)
+            results.append(out)
+        return calls
+
+    def _message(self, clique: int) -> list[Call]:
+        """The belief summed to the separator (to a number at a root), scaled to sum to one."""
+        tree = self.tree
+        belief, scale = self.beliefs[clique], self.scales[clique]
+        if tree.parents[clique] < 0:
+            calls = self._sum(belief, tree.axes[clique], (), scale)
+            return [*calls, (np.divide, self._rows(belief, scale))]
+        message = self.messages[clique]
+        calls = self._sum(belief, tree.axes[clique], tree.separators[clique], message)
+        calls += self._sum(message, tree.separators[clique], (), scale)
+        return [*calls, (np.divide, self._rows(message, scale))]
+
+    def _rows(self, buffer: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
+        table = buffer.reshape(-1, self.batch)
+        return table, scale, table
+
+    def _downward(self) -> list[Call]:
+        """The beliefs on the way to the targets, each read from the smallest table that has it."""
+        tree = self.tree
+        holders = self._holders()
+        needed: set[int] = set()
+        for kind, clique in holders:
+            clique = clique if kind == "clique" else tree.parents[clique]
+            while clique >= 0 and clique not in needed:
+                needed.add(clique)
+                clique = tree.parents[clique]
+        read = {clique for kind, clique in holders if kind == "separator"}
+        calls: list[Call] = []
+        marginals = self._separator_beliefs
+        for clique in tree.downward:
+            parent = tree.parents[clique]
+            if parent < 0 or (clique not in needed and clique not in read):
+                continue
+            scope, message = tree.separators[clique], self.messages[clique]
+            calls += self._sum(self.beliefs[parent], tree.axes[parent], scope, marginals[clique])
+            if clique in needed:
+                # The belief was not scaled when the message was. Where nothing went up nothing
+                # comes down: 0 / tiny instead of 0 / 0.
+                calls.append((np.multiply, self._rows(message, self.scales[clique])))
+                calls.append((np.maximum, (message, np.finfo(self.dtype).tiny, message)))
+                calls.append((np.divide, (marginals[clique], message, message)))
+                belief, axes = self.beliefs[clique], tree.axes[clique]
+                calls += self._multiply(
+                    (belief, axes), (message, scope), (belief, axes), self._scratch
+                )
+        sizes = [tree.size(scope) for scope in self.targets]
+        self.posterior = np.empty((sum(sizes), self.batch), self.dtype)
+        start = 0
+        for scope, size, (kind, clique) in zip(self.targets, sizes, holders, strict=True):
+            out = self.posterior[start : start + size].reshape(-1)
+            start += size
+            if kind == "clique":
+                calls += self._sum(self.beliefs[clique], tree.axes[clique], scope, out)
+            else:
+                calls += self._sum(marginals[clique], tree.separators[clique], scope, out)
+        return calls
+
+    def _holders(self) -> list[tuple[str, int]]:
+        """The smallest table, a clique's or a separator's, that has each target."""
+        tree = self.tree
+        best = dict(self._smallest)
+        for clique, scope in enumerate(tree.separators):
+            for v in scope:
+                kind, at = best[v]
+                held = tree.cells[at] if kind == "clique" else tree.size(tree.separators[at])
+                if tree.size(scope) < held:
+                    best[v] = "separator", clique
+        return [
+            best[scope[0]] if len(scope) == 1 else ("clique", tree.smallest_holder(scope))
+            for scope in self.targets
+        ]
+
+    # Primitive calls ------------------------------------------------------------------------------
+
+    def _runs(
+        self, axes: Sequence[int], *scopes: Sequence[int]
+    ) -> list[tuple[int, tuple[bool, ...]]]:
+        """Neighbouring axes that the same scopes mention, as one axis: (length, mentioned by)."""
+        cards = self.tree.cardinalities
+        sets = [set(scope) for scope in scopes]
+        runs: list[tuple[int, tuple[bool, ...]]] = []
+        for v in axes:
+            if cards[v] == 1:
+                continue
+            kind = tuple(v in inside for inside in sets)
+            if runs and runs[-1][1] == kind:
+                runs[-1] = runs[-1][0] * cards[v], kind
+            else:
+                runs.append((cards[v], kind))
+        return runs
+
+    def _broadcast(
+        self, buffer: np.ndarray, scope: Sequence[int], out: np.ndarray, axes: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        runs = self._runs(axes, scope)
+        rows = buffer.size // self.tree.size(scope)
+        view = buffer.reshape([n if kept else 1 for n, (kept,) in runs] + [rows])
+        return view, out.reshape([n for n, _ in runs] + [self.batch])
+
+    def _multiply(
+        self, first: Operand, second: Operand, result: Operand, spare: np.ndarray
+    ) -> list[Call]:
+        """result = first x second, in calls whose inner loops are long."""
+        out, axes = result
+        calls: list[Call] = []
+        operands = []
+        for operand in (first, second):
+            longer = self._lengthened(operand, axes, spare, calls)
+            if longer is not operand:
+                spare = spare[longer[0].size :]
+            operands.append(longer)
+        runs = self._runs(axes, operands[0][1], operands[1][1])
+        views = []
+        for k, (buffer, scope) in enumerate(operands):
+            rows = buffer.size // self.tree.size(scope)
+            views.append(buffer.reshape([n if kind[k] else 1 for n, kind in runs] + [rows]))
+        target = out.reshape([n for n, _ in runs] + [self.batch])
+        calls.append((np.multiply, (*views, target)))
+        return calls
+
+    def _lengthened(
+        self, operand: Operand, axes: Sequence[int], spare: np.ndarray, calls: list[Call]
+    ) -> Operand:
+        """The operand with its last axes filled in, where the inner loop would be short."""
+        buffer, scope = operand
+        runs = self._runs(axes, scope)
+        if self.batch > 1 or len(runs) < 2 or runs[-1][0] >= INNER:
+            return operand
+        cards, wanted, block = self.tree.cardinalities, set(scope), 1
+        for v in reversed(axes):
+            block *= cards[v]
+            wanted.add(v)
+            if block >= INNER:
+                break
+        size = self.tree.size(wanted)
+        if 3 * size > self.tree.size(axes) or size > spare.size:
+            return operand
+        longer = [v for v in axes if v in wanted]
+        view, target = self._broadcast(buffer, scope, spare[:size], longer)
+        calls.append((np.copyto, (target, view)))
+        return spare[:size], longer
+
+    def _sum(
+        self, buffer: np.ndarray, axes: Sequence[int], kept: Sequence[int], out: np.ndarray
+    ) -> list[Call]:
+        """out = the table summed to `kept`, in matrix products with ones, outermost axes first."""
+        runs = [(n, kind[0]) for n, kind in self._runs(axes, kept)]
+        calls: list[Call] = []
+        spare = self._scratch
+        while True:
+            at = next((i for i, (_, keep) in enumerate(runs) if not keep), None)
+            if at is None:
+                break
+            before = math.prod(n for n, _ in runs[:at])
+            length = runs[at][0]
+            after = math.prod(n for n, _ in runs[at + 1 :])
+            runs = _coalesced(runs[:at] + runs[at + 1 :])
+            last = all(keep for _, keep in runs)
+            size = before * after * self.batch
+            target = out if last else spare[:size]
+            if not last:
+                spare = spare[size:]
+            calls.append(self._contract(buffer, before, length, after * self.batch, target))
+            buffer = target
+        if not calls:
+            calls.append((np.copyto, (out, buffer)))
+        return calls
+
+    def _contract(
+        self, buffer: np.ndarray, before: int, length: int, after: int, out: np.ndarray
+    ) -> Call:
+        """Sum over the middle axis of a table (before, length, after)."""
+        if before == 1:
+            ones = self._kernel(length, 0)
+            return np.dot, (ones, buffer.reshape(length, after), out.reshape(after))
+        if self.batch == 1 and after < 16 and length * after <= BLOCK:
+            kernel = self._kernel(length, after)
+            return np.dot, (
+                buffer.reshape(before, length * after),
+                kernel,
+                out.reshape(before, after),
+            )
+        ones = self._kernel(length, 0).reshape(1, length)
+        return np.matmul, (
+            ones,
+            buffer.reshape(before, length, after),
+            out.reshape(before, 1, after),
+        )
+
+    def _kernel(self, length: int, after: int) -> np.ndarray:
+        """Ones, or the matrix that sums blocks: row (i, j) has its one in column j."""
+        if (length, after) not in self._kernels:
+            if after:
+                kernel = np.tile(np.eye(after, dtype=self.dtype), (length, 1))
+            else:
+                kernel = np.ones(length, self.dtype)
+            self._kernels[length, after] = kernel
+        return self._kernels[length, after]
+
+    # Running --------------------------------------------------------------------------------------
+
+    def collect(self, likelihoods: Mapping[int, np.ndarray]) -> np.ndarray:
+        """Messages up; the log of the evidence of each row, nan where nothing is possible.
+
+        Args:
+            likelihoods: by variable a table (states, batch or 1) that multiplies the model.
+        """
+        tree = self.tree
+        entering: dict[int, list[Call]] = {}
+        for v, table in likelihoods.items():
+            clique = self._smallest[v][1]
+            axes, belief = tree.axes[clique], self.beliefs[clique]
+            at = axes.index(v)
+            before = math.prod(tree.cardinalities[u] for u in axes[:at])
+            after = math.prod(tree.cardinalities[u] for u in axes[at + 1 :])
+            shape = (before, tree.cardinalities[v], after, self.batch)
+            target = belief.reshape(shape)
+            weight = table.astype(self.dtype, copy=False)[:, None, :]
+            entering.setdefault(clique, []).append((np.multiply, (target, weight, target)))
+        with np.errstate(all="ignore"):
+            for clique in reversed(tree.downward):
+                for function, arguments in self._up[clique]:
+                    function(*arguments)
+                for function, arguments in entering.get(clique, ()):
+                    function(*arguments)
+                for function, arguments in self._outgoing[clique]:
+                    function(*arguments)
+            logs = np.log(self.scales.astype(np.float64, copy=False)).sum(0)
+        return logs + np.reshape(self.log_scale, -1)
+
+    def distribute(self) -> np.ndarray:
+        """Messages down, after `collect`: the marginals of the targets, (their states, batch)."""
+        with np.errstate(all="ignore"):
+            for function, arguments in self._down:
+                function(*arguments)
+        return self.posterior
+
+
+def _coalesced(runs: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
+    joined: list[tuple[int, bool]] = []
+    for length, keep in runs:
+        if joined and joined[-1][1] == keep:
+            joined[-1] = joined[-1][0] * length, keep
+        else:
+            joined.append((length, keep))
+    return joined
+
+
+def _smallest_cliques(tree: CliqueTree) -> dict[int, tuple[str, int]]:
+    """The smallest clique that holds each variable."""
+    found: dict[int, tuple[str, int]] = {}
+    for clique, axes in enumerate(tree.axes):
+        for v in axes:
+            if v not in found or tree.cells[clique] < tree.cells[found[v][1]]:
+                found[v] = "clique", clique
+    return found
