@@ -190,7 +190,7 @@ class Engine:
                     program = Propagation(view.tree, factors, batch, self.dtype, asked)
                 weights = self._weights(view, part)
                 log_z[start:stop] = program.collect(weights)[: stop - start]
-                low[start:stop] = (program.scales < floor).any(0)[: stop - start]
+                low[start:stop] = program.scales.min(0, initial=1.0)[: stop - start] < floor
                 if wanted:
                     found.append(program.distribute()[places, : stop - start].copy())
         tables = np.concatenate(found, 1) if found else np.empty((0, rows.count))

@@ -82,12 +82,20 @@ def _single(variable: Variable, state: Any, positions: Mapping[str, int]) -> np.
 def _column(variable: Variable, given: Any, positions: Mapping[str, int]) -> np.ndarray:
     if hasattr(given, "detach"):
         return _indices(variable, given.detach().cpu().numpy(), len(positions))
-    values = np.asarray(given, dtype=object) if isinstance(given, (list, tuple)) else given
+    values: Any = given
+    if isinstance(given, (list, tuple)):
+        values = np.empty(len(given), dtype=object)  # whatever a state is, it is one entry
+        values[:] = given
     if getattr(values, "ndim", 1) != 1:
         raise ValueError(
             f"evidence of {variable} must have one dimension, a state each row; "
             f"got shape {tuple(values.shape)}"
         )
+    if hasattr(values, "cat"):  # categories are looked up once, and rows by their codes
+        return _looked_up(variable, list(values.cat.categories), values.cat.codes, positions)
+    if str(getattr(values, "dtype", "")) in ("str", "string"):
+        rows, texts = values.factorize()
+        return _looked_up(variable, list(texts), rows, positions)
     values = values.to_numpy() if hasattr(values, "to_numpy") else np.asarray(values)
     if values.dtype.kind in "iu":
         if str(UNOBSERVED) in positions and (values == UNOBSERVED).any():
@@ -95,23 +103,31 @@ def _column(variable: Variable, given: Any, positions: Mapping[str, int]) -> np.
                 f"-1 in the integers of {variable} could be its state '-1' or mean unobserved; "
                 "give strings, with None for unobserved"
             )
-        different, rows = np.unique(values, return_inverse=True)
-        known = [UNOBSERVED if v == UNOBSERVED else positions.get(str(v)) for v in different]
-    else:
-        # Each different value is looked up once; objects of unlike types cannot be sorted.
-        codes: dict[Any, int] = {}
-        rows = np.array(
-            [
-                codes.setdefault((type(v), v if v == v else None), len(codes))
-                for v in values.tolist()
-            ],
-            dtype=np.int64,
-        )
-        different = np.array([value for _, value in codes], dtype=object)
-        known = [_index(value, positions) for value in different]
-    if None in known:
-        raise ValueError(unknown("state", different[known.index(None)], positions, str(variable)))
-    return np.asarray(known, dtype=np.int64)[rows]
+        numbers, rows = np.unique(values, return_inverse=True)
+        rows = np.where(numbers == UNOBSERVED, UNOBSERVED, np.arange(len(numbers)))[rows]
+        return _looked_up(variable, numbers.tolist(), rows, positions)
+    # Each different value is looked up once; objects of unlike types cannot be sorted.
+    codes: dict[Any, int] = {}
+    rows = np.fromiter(
+        (codes.setdefault((type(v), v if v == v else None), len(codes)) for v in values.tolist()),
+        dtype=np.int64,
+        count=len(values),
+    )
+    return _looked_up(variable, [value for _, value in codes], rows, positions)
+
+
+def _looked_up(
+    variable: Variable, different: list[Any], rows: Any, positions: Mapping[str, int]
+) -> np.ndarray:
+    """The state index of each row, whose value is `different[row]`, unobserved where row is -1."""
+    rows = np.asarray(rows, dtype=np.int64)
+    known = [_index(value, positions) for value in different]
+    if None in known:  # a category that no row has is no mistake
+        for i in np.unique(rows[rows >= 0]):
+            if known[i] is None:
+                raise ValueError(unknown("state", different[i], positions, str(variable)))
+    table = np.array([UNOBSERVED if code is None else code for code in [*known, None]])
+    return table[rows]
 
 
 def _indices(variable: Variable, values: np.ndarray, size: int) -> np.ndarray:

@@ -102,6 +102,11 @@ class Posterior:
         table = torch.as_tensor(self._joint(variables))
         return table[..., 0] if self._single else table.movedim(-1, 0)
 
+    def to_numpy(self) -> dict[Variable, np.ndarray]:
+        """The marginals as NumPy arrays, (states,) or (n, states), by variable."""
+        found = {variable: self._numbers(variable) for variable in self._marginals}
+        return {v: table[:, 0] if self._single else table.T for v, table in found.items()}
+
     def to_frame(self) -> "pd.DataFrame":
         """The marginals: for one query a row each (variable, state), else a column each."""
         import pandas as pd

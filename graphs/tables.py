@@ -8,6 +8,8 @@ import math
 import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 import networkx as nx
@@ -54,12 +56,12 @@ class Tables:
         """p(variable | parents): the variable's axis first, then one axis a parent."""
         return self._conditionals[variable].values
 
-    @property
+    @cached_property
     def _conditionals(self) -> dict[Variable, Factor]:
         return {factor.variables[0]: factor for factor in self.factors}
 
     def graph(self) -> nx.Graph | nx.DiGraph:
-        """The directed graph of a Bayesian network; else the graph that joins each factor's scope."""
+        """The directed graph of a Bayesian network; else each factor's scope joined pairwise."""
         graph = nx.DiGraph() if self.directed else nx.Graph()
         graph.add_nodes_from(self.states)
         for variables, _ in self.factors:
@@ -81,8 +83,9 @@ def tables_of(model: Any) -> Tables:
 
     Raises:
         TypeError: none of these.
-        ValueError: a missing table, parents that differ from the graph's, states that differ between
-            tables, a negative or infinite entry, a column that does not sum to one, a cycle.
+        ValueError: a missing table, parents that differ from the graph's, states that differ
+            between tables, a negative or infinite entry, a column that does not sum to one, or a
+            cycle.
     """
     if isinstance(model, Tables):
         return model
@@ -133,25 +136,48 @@ def bayesian(
     ordered, rounded, worst = [], 0, 0.0
     for variable in kept:
         factor = found[variable]
-        values = factor.values
-        sums = values.sum(0)
-        off = abs(sums - 1.0).max() if sums.size else 0.0
-        if not off <= ROUNDING or values.min(initial=0.0) < 0:
+        sums = np.add.reduce(factor.values, 0)
+        away = np.abs(sums - 1.0)
+        off = np.maximum.reduce(away, None, initial=0.0)
+        if not off <= ROUNDING or not np.minimum.reduce(factor.values, None, initial=0.0) >= 0:
             raise ValueError(_of(name) + _bad_column(variable, factor, kept))
         if off > 1e-14:
-            values = values / sums
-            rounded += int((abs(sums - 1.0) > 1e-14).sum()) if off > 1e-12 else 0
-            worst = max(worst, off)
-        ordered.append(Factor(factor.variables, values))
+            factor = Factor(factor.variables, factor.values / sums)
+            if off > 1e-12:
+                rounded += int(np.count_nonzero(away > 1e-14))
+                worst = max(worst, float(off))
+        ordered.append(factor)
     if rounded:
-        warnings.warn(
-            f"{_of(name)}{rounded} columns of tables sum to 1 only within {worst:.1g}, as printed "
-            "digits do; renormalised",
-            stacklevel=4,
-        )
+        warn_of_rounding(name, rounded, worst, stacklevel=5)
     tables = Tables(kept, ordered, True, name)
-    refuse_cycles(tables.graph(), name)
+    if not acyclic(ordered):
+        refuse_cycles(tables.graph(), name)
     return tables
+
+
+def acyclic(factors: list[Factor]) -> bool:
+    """Whether the arcs have no cycle, without the cost of a graph."""
+    before: set[Hashable] = set()
+    for variables, _ in factors:  # many files have every parent before its children
+        if not before.issuperset(variables[1:]):
+            break
+        before.add(variables[0])
+    else:
+        return True
+    try:
+        TopologicalSorter({v[0]: v[1:] for v, _ in factors}).prepare()
+    except CycleError:
+        return False
+    return True
+
+
+def warn_of_rounding(name: str, columns: int, worst: float, stacklevel: int) -> None:
+    """One warning for all columns that were renormalised."""
+    warnings.warn(
+        f"{_of(name)}{columns} columns of tables sum to 1 only within {worst:.1g}, as printed "
+        "digits do; renormalised",
+        stacklevel=stacklevel,
+    )
 
 
 def refuse_cycles(graph: nx.DiGraph, name: str = "") -> None:
