@@ -6,7 +6,11 @@ from typing import Any
 # Loaded at first use: pgmpy and PyTorch take seconds to import, and few calls need both.
 _HOMES = {
     "load": "io",
+    "read": "io",
     "save": "io",
+    "networks": "io",
+    "Tables": "tables",
+    "tables_of": "tables",
     "factorization": "directed",
     "num_parameters": "directed",
     "joint": "directed",
@@ -20,7 +24,10 @@ _HOMES = {
     "equivalent": "independence",
     "draw": "drawing",
     "JunctionTree": "junction_tree",
+    "Cost": "clique_tree",
     "Posterior": "posterior",
+    "MostProbable": "posterior",
+    "elimination_order": "triangulation",
     "eliminate": "elimination",
     "likelihood_weighting": "monte_carlo",
     "gibbs": "monte_carlo",

@@ -83,15 +83,20 @@ class Engine:
     def view(self, rows: Rows, wanted: Sequence[Scope], pruned: bool = True) -> Reduction:
         """The whole model, or where that costs much, what the evidence leaves of it."""
         tree = self.whole.tree
-        cheap = tree.feasible and tree.cost.total_cells <= EXPENSIVE
-        held = all(len(s) == 1 or (cheap and tree.smallest_holder(s) >= 0) for s in wanted)
-        if cheap and held:
+        held = tree.feasible and all(len(s) == 1 or tree.smallest_holder(s) >= 0 for s in wanted)
+        if held and tree.cost.total_cells <= EXPENSIVE:
             return self.whole
         observed = rows.everywhere()
         kept = None
+        gone = set(observed)
         if pruned and self.relevant is not None:
             asked = {v for scope in wanted for v in scope}
             kept = self.relevant(asked | set(rows.codes) | set(rows.weights))
+            gone |= set(range(len(self.cardinalities))) - kept
+        if held and self._affordable(tree.cost):
+            left = sum(tree.size(v for v in axes if v not in gone) for axes in tree.axes)
+            if left > 0.5 * tree.cost.total_cells:
+                return self.whole
         together = tuple(scope for scope in wanted if len(scope) > 1)
         key = observed, None if kept is None else frozenset(kept), together
         if key not in self._reductions:
@@ -105,9 +110,7 @@ class Engine:
                 wanted=wanted,
                 seed=self.seed,
             )
-        own = self._reductions[key]
-        cheaper = own.tree.cost.total_cells < 0.5 * tree.cost.total_cells
-        return own if cheaper or not held or not tree.feasible else self.whole
+        return self._reductions[key]
 
     def afford(self, cost: Cost, copies: float = 1.0) -> None:
         """Refuse tables that the free memory does not hold.
@@ -115,16 +118,18 @@ class Engine:
         Raises:
             MemoryError: with the sizes, and what to use instead.
         """
-        if not cost.at_least and copies * cost.bytes < ALWAYS:
-            return
-        free = free_memory()
-        if cost.at_least or copies * cost.bytes > free:
+        if not self._affordable(cost, copies):
             raise MemoryError(
                 f"exact inference would need {'more than ' if cost.at_least else ''}"
-                f"{readable(copies * cost.bytes)} with {readable(free)} free (largest table "
-                f"{cost.largest_table:,} cells, width {cost.width}); observe more variables or ask "
-                "for fewer targets, or use likelihood_weighting or gibbs, which sample"
+                f"{readable(copies * cost.bytes)} with {readable(free_memory())} free (largest "
+                f"table {cost.largest_table:,} cells, width {cost.width}); observe more variables "
+                "or ask for fewer targets, or use likelihood_weighting or gibbs, which sample"
             )
+
+    def _affordable(self, cost: Cost, copies: float = 1.0) -> bool:
+        if cost.at_least:
+            return False
+        return copies * cost.bytes < ALWAYS or copies * cost.bytes <= free_memory()
 
     def _program(self, batch: int) -> Propagation:
         """The whole model's program, kept for the next query."""

@@ -152,6 +152,9 @@ class Posterior:
         more = len(self._marginals) - SHOWN
         return "\n".join(lines + ([f"... and {more} more variables"] if more > 0 else []))
 
+    def _repr_html_(self) -> str:
+        return self.to_frame()._repr_html_()
+
     def __repr__(self) -> str:
         return f"<Posterior: {str(self).splitlines()[0]}>"
 

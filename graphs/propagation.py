@@ -10,6 +10,7 @@ of the scales add up to the log of the evidence.
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -222,7 +223,7 @@ class Propagation:
                 # The belief was not scaled when the message was. Where nothing went up nothing
                 # comes down: 0 / tiny instead of 0 / 0.
                 calls.append((np.multiply, self._rows(message, self.scales[clique])))
-                calls.append((np.maximum, (message, np.finfo(self.dtype).tiny, message)))
+                calls.append((partial(np.maximum, out=message), (message, np.finfo(self.dtype).tiny)))
                 calls.append((np.divide, (marginals[clique], message, message)))
                 belief, axes = self.beliefs[clique], tree.axes[clique]
                 calls += self._multiply(
