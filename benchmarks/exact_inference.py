@@ -149,6 +149,7 @@ def pyagrum_peer(name: str, engine: str) -> dict[str, Any]:
 def pgmpy_peer(name: str) -> dict[str, Any]:
     warnings.simplefilter("ignore")
     model = load(name)
+    pgmpy_posteriors(load("cancer"), {})  # it imports what it needs at the first query
     evidence = draws(read(name), DRAWS)[0]
     spent, found = seconds(lambda: pgmpy_posteriors(model, evidence))
     return {"seconds": spent, "answer": {str(v): f.values for v, f in found.items()}}
@@ -160,8 +161,8 @@ def _child(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) 
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     try:
         pipe.send(function(*arguments))
-    except MemoryError:
-        pipe.send({"failed": "memory"})
+    except MemoryError as error:
+        pipe.send({"failed": f"memory {error}"})
 
 
 def apart(function: Callable[..., Any], *arguments: Any, limit: float) -> dict[str, Any]:
@@ -182,6 +183,8 @@ def apart(function: Callable[..., Any], *arguments: Any, limit: float) -> dict[s
 
 def compare(name: str, with_pgmpy: bool) -> dict[str, Any]:
     mine = apart(ours, name, limit=20 * LIMIT)
+    if "failed" in mine:
+        raise RuntimeError(f"ours failed on {name}: {mine['failed']}")
     peers = {}
     for engine in ("LazyPropagation", "ShaferShenoyInference"):
         peers[engine] = apart(pyagrum_peer, name, engine, limit=1.5 * LIMIT + 20)

@@ -12,7 +12,8 @@ MERGED = 256
 # More cells than any machine's memory holds: a search that comes here stops.
 LIMIT = 2.0**38
 # One vertex in a search for an order takes about as long as this many cells in the first queries.
-TRIAL = 20_000
+TRIAL = 30_000
+TRIALS = 60  # orders tried at most
 FIRST = ("min_fill", "min_weight", "min_fill", "weighted_min_fill")  # then the best of them again
 
 
@@ -51,6 +52,7 @@ class CliqueTree:
         seed: of the ties between equally good elimination steps.
         merged: cliques of at most this many cells become one with their parents.
         steps: the elimination to use, another tree's, in place of a search.
+        trials: orders that the search may try.
 
     Attributes:
         cardinalities: states of each variable.
@@ -70,28 +72,31 @@ class CliqueTree:
         seed: int = 0,
         merged: int = MERGED,
         steps: list[tuple[int, ...]] | None = None,
+        trials: int = TRIALS,
     ) -> None:
         self.cardinalities = list(cardinalities)
         self._weights = [math.log2(k) for k in self.cardinalities]
         if steps is None:
-            steps = self._search(_adjacency(len(self.cardinalities), scopes), seed)
+            steps = self._search(_adjacency(len(self.cardinalities), scopes), seed, trials)
         self.steps = steps
         self.feasible = len(steps) == len(self.cardinalities)
         if not self.feasible:  # nobody will make these tables: only their cost is told
-            cells = [int(self._cells(step)) for step in steps]
-            self._bound = max(cells), sum(cells), max(map(len, steps))
+            cells = [int(min(self._cells(step), LIMIT)) for step in steps]
+            self._bound = max(cells), min(sum(cells), int(LIMIT)), max(map(len, steps))
             return
         self._join(steps)
         self._merge(merged)
         self._number()
 
-    def _search(self, adjacency: list[set[int]], seed: int) -> list[tuple[int, ...]]:
+    def _search(self, adjacency: list[set[int]], seed: int, trials: int) -> list[tuple[int, ...]]:
         """The cheapest of several greedy eliminations; the dearer the tables, the more tried."""
         count = len(adjacency)
         best: list[tuple[int, ...]] = []
         cheapest, winner, trial = LIMIT, "", 0
-        while trial == 0 or (trial * count * TRIAL < cheapest and trial < 60):
-            heuristic = FIRST[trial] if trial < len(FIRST) else winner
+        # Weights tell little where all variables have two to four states, and take long.
+        first = FIRST if max(self.cardinalities, default=1) > 4 else FIRST[:3]
+        while trial == 0 or (trial * count * TRIAL < cheapest and trial < trials):
+            heuristic = first[trial] if trial < len(first) else winner
             found = eliminate(adjacency, self._weights, heuristic, seed + trial, cheapest)
             if len(found) == count:
                 cells = sum(map(self._cells, found))

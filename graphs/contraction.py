@@ -7,6 +7,7 @@ logarithm of evidence weights (Darwiche 2003, A differential approach to inferen
 networks), in linear space or, where numbers would underflow, in logarithms.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +25,17 @@ class Algebra(NamedTuple):
 
 
 SUPPORT = Algebra(np.logical_and, lambda t: t.any(0), lambda shape: np.ones(shape, bool))
+
+
+def _log_sum(table: np.ndarray) -> np.ndarray:
+    top = table.max(0)
+    top = np.where(top > -np.inf, top, 0.0)
+    with np.errstate(divide="ignore"):
+        return np.log(np.exp(table - top).sum(0)) + top
+
+
 MAX_PLUS = Algebra(np.add, lambda t: t.max(0), np.zeros)
+LOG_SUM = Algebra(np.add, _log_sum, np.zeros)
 
 
 def collect(
@@ -133,8 +144,9 @@ def draw(
     rng: np.random.Generator,
 ) -> dict[int, np.ndarray]:
     """n draws from the normalised product, by variable, clique after clique from the roots."""
-    algebra = Algebra(np.multiply, lambda t: t.sum(0), np.ones)
-    beliefs, _, _ = collect(tree, factors, algebra, _normalised)
+    with np.errstate(divide="ignore"):
+        logs = [(scope, np.log(table)) for scope, table in factors]
+    beliefs, _, _ = collect(tree, logs, LOG_SUM)
     found: dict[int, np.ndarray] = {}
     for clique in tree.downward:
         axes, shared = tree.axes[clique], tree.separators[clique]
@@ -148,19 +160,15 @@ def draw(
         groups, starts = np.unique(at[order], return_index=True)
         for group, start, stop in zip(groups, starts, [*starts[1:], n], strict=True):
             members = order[start:stop]
-            ladder = np.cumsum(table[:, group])
+            masses = np.exp(table[:, group] - table[:, group].max())
+            ladder = np.cumsum(masses)
             # The first step above u x total has positive mass, also where rounding meets the end.
             u = rng.random(len(members)) * ladder[-1]
-            last = np.flatnonzero(table[:, group])[-1]
+            last = np.flatnonzero(masses)[-1]
             drawn[members] = np.minimum(np.searchsorted(ladder, u, side="right"), last)
         for v in reversed(rest):
             drawn, found[v] = np.divmod(drawn, tree.cardinalities[v])
     return found
-
-
-def _normalised(message: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scale = message.sum(0)
-    return message / np.where(scale > 0, scale, 1.0), scale
 
 
 def marginals(
@@ -171,40 +179,54 @@ def marginals(
     *,
     logarithms: bool,
     differentiable: bool,
-) -> tuple[Any, list[Any]]:
+) -> tuple[Any, list[Any], Any]:
     """log Z of each row and the marginals of each wanted scope, as tensors (cells..., rows).
 
     The marginal over a scope is the derivative of log Z with respect to the logarithm of a table of
-    ones over it; `differentiable` keeps the graph, so that both can be differentiated again.
+    ones over it; `differentiable` keeps the graph, so that both can be differentiated again. Last
+    come the rows, as bools, in which small numbers may have lost digits.
     """
     import torch
 
-    given = [table for _, table in factors]
-    like = given[0] if given else torch.zeros((), dtype=torch.float64)
+    like = factors[0][1] if factors else torch.zeros((), dtype=torch.float64)
     entering = []
     for scope in wanted:
         shape = [tree.cardinalities[v] for v in scope]
         fill = 0.0 if logarithms else 1.0
         entering.append(like.new_full([*shape, rows], fill).requires_grad_())
+    low = torch.zeros(rows, dtype=torch.bool, device=like.device)
     with torch.enable_grad():
-        weights = [*zip(wanted, entering, strict=True)]
+        ones = [*zip(wanted, entering, strict=True)]
         if logarithms:
             pairs = [(scope, _log(table)) for scope, table in factors]
             algebra = Algebra(torch.add, _logsumexp, lambda shape: like.new_zeros(*shape))
-            _, parts, _ = collect(tree, [*pairs, *weights], algebra)
+            _, parts, _ = collect(tree, [*pairs, *ones], algebra)
         else:
+            # No entry above 1: then nothing overflows, and the scales tell what underflows.
+            units = [_unit(table) for _, table in factors]
+            pairs = [(scope, unit) for (scope, _), (unit, _) in zip(factors, units, strict=True)]
             algebra = Algebra(torch.mul, lambda t: t.sum(0), lambda shape: like.new_ones(*shape))
-            _, totals, aside = collect(tree, [*factors, *weights], algebra, _scaled)
-            parts = [*map(_log, totals), *aside]
-        log_z = like.new_zeros(rows)
+            _, totals, aside = collect(tree, [*pairs, *ones], algebra, _scaled)
+            floor = math.log(1e-200 if like.dtype == torch.float64 else 1e-25)
+            for scale in aside:
+                low = low | (scale < floor)
+            parts = [*map(_log, totals), *aside, *(top for _, top in units)]
+        log_z = like.new_zeros(rows, dtype=like.dtype if like.is_mps else torch.float64)
         for part in parts:
             log_z = log_z + part
-        if not wanted:
-            return log_z, []
-        found = torch.autograd.grad(
-            log_z[torch.isfinite(log_z)].sum(), entering, create_graph=differentiable
-        )
-    return log_z, list(found)
+        found: Sequence[Any] = ()
+        if wanted:
+            found = torch.autograd.grad(
+                log_z[torch.isfinite(log_z)].sum(), entering, create_graph=differentiable
+            )
+    return log_z if differentiable else log_z.detach(), list(found), low
+
+
+def _unit(table: Any) -> tuple[Any, Any]:
+    """The table with a largest entry of 1 in each row, and the logarithm of what that was."""
+    top = table.detach().reshape(-1, table.shape[-1]).amax(0)
+    top = top.where(top > 0, top.new_ones(()))
+    return table / top, top.log()
 
 
 def _scaled(message: Any) -> tuple[Any, Any]:

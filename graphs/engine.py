@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from . import contraction
-from .clique_tree import Cost, readable
+from .clique_tree import TRIAL, Cost, readable
 from .evidence import UNOBSERVED
+from .groups import ancestral_groups
 from .memory import free_memory
 from .propagation import Propagation
 from .reduction import Reduction, Table
@@ -17,6 +18,7 @@ from .reduction import Reduction, Table
 BATCH_CELLS = 2**17  # cells that a batch works on at once: about a second-level cache
 BATCH_MERGED = 16  # in a batch the cells cost more than the calls: cliques stay small
 EXPENSIVE = 2**21  # total cells from which on a query looks for a cheaper tree of its own
+REDUCTIONS = 128  # trees that an expensive model keeps for the next queries
 ALWAYS = 2**25  # bytes that are taken without a look at what is free
 Scope = tuple[int, ...]
 
@@ -38,13 +40,12 @@ class Rows:
         weights = {v: t if t.shape[1] == 1 else t[:, rows] for v, t in self.weights.items()}
         return Rows({v: codes[rows] for v, codes in self.codes.items()}, len(rows), weights)
 
-    def only(self, variables: Sequence[int]) -> "Rows":
-        """The same rows with evidence on these variables alone."""
-        kept = set(variables)
+    def only(self, items: Sequence[tuple[int, bool]]) -> "Rows":
+        """The same rows with this evidence alone: variables, and whether it is their weights."""
         return Rows(
-            {v: codes for v, codes in self.codes.items() if v in kept},
+            {v: self.codes[v] for v, soft in items if not soft},
             self.count,
-            {v: table for v, table in self.weights.items() if v in kept},
+            {v: self.weights[v] for v, soft in items if soft},
         )
 
 
@@ -72,8 +73,9 @@ class Engine:
         self.relevant, self.seed, self.dtype = relevant, seed, dtype
         self.whole = Reduction(cardinalities, scopes, seed=seed)
         self._batched: Reduction | None = None
-        self._programs: dict[int, Propagation] = {}
+        self._programs: dict[tuple[int, tuple[Scope, ...]], Propagation] = {}
         self._reductions: dict[Any, Reduction] = {}
+        self._grouped: dict[Any, list[list[Scope]]] = {}
         self._units = [np.eye(k, dtype=dtype) for k in cardinalities]
         self._starts = np.cumsum([0, *cardinalities])
         self._lock = threading.Lock()
@@ -86,31 +88,43 @@ class Engine:
         held = tree.feasible and all(len(s) == 1 or tree.smallest_holder(s) >= 0 for s in wanted)
         if held and tree.cost.total_cells <= EXPENSIVE:
             return self.whole
-        observed = rows.everywhere()
-        kept = None
+        observed, kept = rows.everywhere(), self._kept(rows, wanted, pruned)
         gone = set(observed)
-        if pruned and self.relevant is not None:
-            asked = {v for scope in wanted for v in scope}
-            kept = self.relevant(asked | set(rows.codes) | set(rows.weights))
+        if kept is not None:
             gone |= set(range(len(self.cardinalities))) - kept
+        if not gone and all(len(scope) == 1 for scope in wanted):
+            return self.whole  # nothing falls away
         if held and self._affordable(tree.cost):
             left = sum(tree.size(v for v in axes if v not in gone) for axes in tree.axes)
             if left > 0.5 * tree.cost.total_cells:
                 return self.whole
+        return self._reduced(rows, wanted, kept)
+
+    def _kept(self, rows: Rows, wanted: Sequence[Scope], pruned: bool = True) -> set[int] | None:
+        """The factors that are not barren; None where all are kept."""
+        if not pruned or self.relevant is None:
+            return None
+        asked = {v for scope in wanted for v in scope}
+        return self.relevant(asked | set(rows.codes) | set(rows.weights))
+
+    def _reduced(self, rows: Rows, wanted: Sequence[Scope], kept: set[int] | None) -> Reduction:
+        """What is left of the model, kept for the next query with evidence on these variables."""
+        observed = rows.everywhere()
         together = tuple(scope for scope in wanted if len(scope) > 1)
         key = observed, None if kept is None else frozenset(kept), together
-        if key not in self._reductions:
-            if len(self._reductions) >= 16:
-                del self._reductions[next(iter(self._reductions))]
-            self._reductions[key] = Reduction(
-                self.cardinalities,
-                self.scopes,
-                observed=observed,
-                kept=kept,
-                wanted=wanted,
-                seed=self.seed,
-            )
-        return self._reductions[key]
+        with self._lock:
+            if key not in self._reductions:
+                if len(self._reductions) >= REDUCTIONS:
+                    del self._reductions[next(iter(self._reductions))]
+                self._reductions[key] = Reduction(
+                    self.cardinalities,
+                    self.scopes,
+                    observed=observed,
+                    kept=kept,
+                    wanted=wanted,
+                    seed=self.seed,
+                )
+            return self._reductions[key]
 
     def afford(self, cost: Cost, copies: float = 1.0) -> None:
         """Refuse tables that the free memory does not hold.
@@ -131,13 +145,82 @@ class Engine:
             return False
         return copies * cost.bytes < ALWAYS or copies * cost.bytes <= free_memory()
 
-    def _program(self, batch: int) -> Propagation:
-        """The whole model's program, kept for the next query."""
-        if batch not in self._programs:
-            view = self._for_batches() if batch > 1 else self.whole
+    def _program(self, batch: int, joint: tuple[Scope, ...] = ()) -> Propagation:
+        """The whole model's program, kept for the next query; for all variables by default."""
+        key = batch, joint
+        if key not in self._programs:
+            several = [other for other in self._programs if other[1]]
+            if joint and len(several) >= 4:
+                del self._programs[several[0]]
+            view = self._compiled(batch, joint)
             factors = view.factors(self.arrays, {})
-            self._programs[batch] = Propagation(view.tree, factors, batch, self.dtype)
-        return self._programs[batch]
+            self._programs[key] = Propagation(view.tree, factors, batch, self.dtype, joint or None)
+        return self._programs[key]
+
+    def _bound(self, view: Reduction, rows: Rows, asked: list[Scope]) -> Propagation:
+        """The program of what evidence has left, with the tables at the observed states."""
+        factors = view.factors(self.arrays, rows.codes)
+        key = rows.count, tuple(asked)
+        program = view.programs.get(key)
+        if program is None:
+            program = Propagation(view.tree, factors, rows.count, self.dtype, asked)
+            if (
+                rows.count * view.tree.cost.total_cells <= EXPENSIVE // 8
+            ):  # larger ones are not kept
+                view.programs = {key: program}
+        else:
+            program.rebind(factors)
+        return program
+
+    def _groups(self, rows: Rows, wanted: Sequence[Scope]) -> list[list[Scope]]:
+        """Targets that are answered together: all of them, unless parts are much cheaper."""
+        together = [list(wanted)]
+        whole = self.whole.tree.cost
+        cheap = not whole.at_least and whole.total_cells <= EXPENSIVE
+        if cheap or self.relevant is None or any(len(scope) > 1 for scope in wanted):
+            return together
+        known = frozenset(rows.codes) | frozenset(rows.weights)
+        key = rows.everywhere(), known, tuple(wanted)
+        if key not in self._grouped:
+            view = self.view(rows, wanted)
+            cost = view.tree.cost
+            self._grouped[key] = together
+            if cost.at_least or cost.total_cells > EXPENSIVE:
+                probes, budget = 200, np.inf
+                if self._affordable(cost):
+                    budget = 0.5 * cost.total_cells
+                    probes = int(2 * cost.total_cells / (TRIAL * max(len(view.variables), 1)))
+                found = ancestral_groups(
+                    [v for (v,) in wanted],
+                    known,
+                    self.relevant,
+                    lambda kept: self._probe(kept, key[0]),
+                    EXPENSIVE,
+                    budget,
+                    probes,
+                )
+                self._grouped[key] = [[(v,) for v in group] for group in found]
+        return self._grouped[key]
+
+    def _probe(self, kept: set[int], observed: frozenset[int]) -> float:
+        """Cells of what is left, by a short search."""
+        short = Reduction(self.cardinalities, self.scopes, observed=observed, kept=kept, trials=1)
+        return short.tree.cost.total_cells
+
+    def rebind(self, arrays: Sequence[np.ndarray]) -> None:
+        """Other tables of the same shapes; all that was compiled for the structure stays."""
+        with self._lock:
+            self.arrays = arrays
+            for key, program in self._programs.items():
+                program.rebind(self._compiled(*key).factors(arrays, {}))
+
+    def _compiled(self, batch: int, joint: tuple[Scope, ...]) -> Reduction:
+        """The tree of a program: batches take one of smaller cliques, if it holds what is asked."""
+        if batch == 1:
+            return self.whole
+        view = self._for_batches()
+        held = all(view.tree.smallest_holder(scope) >= 0 for scope in joint)
+        return view if held else self.whole
 
     def _for_batches(self) -> Reduction:
         if self._batched is None:
@@ -159,7 +242,20 @@ class Engine:
         Raises:
             MemoryError: see `afford`.
         """
-        view = self.view(rows, wanted)
+        groups = self._groups(rows, wanted)
+        if len(groups) > 1:
+            shared: dict[Scope, np.ndarray] = {}
+            for group in groups:
+                view = self._reduced(rows, group, self._kept(rows, group))
+                total, parts = self._answer(view, rows, group)
+                shared.update(zip(group, parts, strict=True))
+            return total, [shared[scope] for scope in wanted]
+        return self._answer(self.view(rows, wanted), rows, wanted)
+
+    def _answer(
+        self, view: Reduction, rows: Rows, wanted: Sequence[Scope]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """`marginals` by one tree."""
         self.afford(view.tree.cost)
         fill = BATCH_CELLS // max(view.tree.cost.total_cells, 1)
         batch = (
@@ -170,16 +266,17 @@ class Engine:
             for scope in wanted
             if all(v in view.local for v in scope)
         ]
-        kept = view is self.whole and all(len(scope) == 1 for scope in wanted)
+        kept = view is self.whole
+        joint = tuple(wanted) if any(len(scope) > 1 for scope in wanted) else ()
         places = (
             np.concatenate([np.arange(self._starts[s[0]], self._starts[s[0] + 1]) for s in wanted])
-            if kept and len(wanted) < len(self.cardinalities) and wanted
+            if kept and not joint and 0 < len(wanted) < len(self.cardinalities)
             else slice(None)
         )
         found: list[np.ndarray] = []
         log_z = np.empty(rows.count)
         low = np.zeros(rows.count, bool)
-        floor = 1e-200 if self.dtype == np.float64 else 1e-25
+        rows, log_top = _unit(rows)
         with self._lock:
             for start in range(0, rows.count, batch):
                 stop = min(start + batch, rows.count)
@@ -188,19 +285,17 @@ class Engine:
                 if rows.count != batch:
                     part = rows.at(np.minimum(np.arange(start, start + batch), rows.count - 1))
                 if kept:
-                    program = self._program(batch)
+                    program = self._program(batch, joint)
                 else:
-                    factors = view.factors(self.arrays, part.codes)
-                    asked = [local for _, local in inside]
-                    program = Propagation(view.tree, factors, batch, self.dtype, asked)
-                weights = self._weights(view, part)
+                    program = self._bound(view, part, [local for _, local in inside])
+                weights = self.weights(view, part)
                 log_z[start:stop] = program.collect(weights)[: stop - start]
-                low[start:stop] = program.scales.min(0, initial=1.0)[: stop - start] < floor
+                low[start:stop] = program.doubtful()[: stop - start]
                 if wanted:
                     found.append(program.distribute()[places, : stop - start].copy())
-        tables = np.concatenate(found, 1) if found else np.empty((0, rows.count))
         order = list(wanted) if kept else [scope for scope, _ in inside]
         ends = np.cumsum([0, *(self.size(scope) for scope in order)])
+        tables = np.concatenate(found, 1) if found else np.empty((ends[-1], rows.count))
         answers = {s: tables[a:b] for s, a, b in zip(order, ends[:-1], ends[1:], strict=True)}
         log_z += self._constants(view, rows)
         results = [
@@ -208,7 +303,7 @@ class Engine:
             for scope in wanted
         ]
         self._repair(rows, wanted, log_z, results, low)
-        return log_z, results
+        return log_z + log_top, results
 
     def size(self, scope: Scope) -> int:
         size = 1
@@ -216,7 +311,7 @@ class Engine:
             size *= self.cardinalities[v]
         return size
 
-    def _weights(self, view: Reduction, rows: Rows) -> dict[int, np.ndarray]:
+    def weights(self, view: Reduction, rows: Rows) -> dict[int, np.ndarray]:
         """By variable of the view, what multiplies its states in each row."""
         found: dict[int, np.ndarray] = {}
         for v, codes in rows.codes.items():
@@ -273,7 +368,9 @@ class Engine:
             possible = self.possible(rows.at(doubtful))
             impossible, again = doubtful[~possible], doubtful[possible]
             if len(again):
-                better = self.by_gradients(rows.at(again), wanted, logarithms=True)
+                from .differentiation import by_gradients
+
+                better = by_gradients(self, rows.at(again), wanted, logarithms=True)
                 log_z[again] = better[0].detach().numpy()
                 for table, found in zip(results, better[1], strict=True):
                     table[:, again] = found.detach().numpy()
@@ -282,14 +379,14 @@ class Engine:
         for table in results:
             table[:, impossible] = np.nan
 
-    def possible(self, rows: Rows) -> np.ndarray:
+    def possible(self, rows: Rows, tables: Mapping[int, np.ndarray] | None = None) -> np.ndarray:
         """Whether the evidence of each row has any probability, by supports alone."""
-        view = self.view(rows, ())
+        view = self.view(rows, (), pruned=not tables)
         self.afford(view.tree.cost, 0.25)
         answer = np.empty(rows.count, bool)
         for part in self._parts(view, rows, 8 * BATCH_CELLS):
             some = rows.at(part)
-            factors = self._entering(view, some)
+            factors = self._entering(view, some, tables)
             answer[part] = contraction.possible(view.tree, factors)
             finite = np.isfinite(np.zeros(len(part)) + self._constants(view, some))
             answer[part] = np.logical_and(answer[part], finite)
@@ -300,80 +397,19 @@ class Engine:
         size = max(1, cells // max(view.tree.cost.total_cells, 1))
         return [np.arange(i, min(i + size, rows.count)) for i in range(0, rows.count, size)]
 
-    def _entering(self, view: Reduction, rows: Rows) -> list[tuple[Scope, np.ndarray]]:
-        """Factors and evidence, as `contraction.collect` takes them."""
-        factors = view.factors(self.arrays, rows.codes)
-        return factors + [((v,), table) for v, table in self._weights(view, rows).items()]
-
-    def by_gradients(
-        self,
-        rows: Rows,
-        wanted: Sequence[Scope],
-        *,
-        tables: Mapping[int, Any] | None = None,
-        logarithms: bool = False,
-        device: str = "cpu",
-    ) -> tuple[Any, list[Any]]:
-        """As `marginals`, as tensors: on any device, and with gradients where anything has them."""
-        import torch
-
-        tables = tables or {}
-        view = self.view(rows, wanted, pruned=not tables)
-        self.afford(view.tree.cost, 4.0)
-        arrays = [
-            tables[f] if f in tables else torch.as_tensor(array, device=device)
-            for f, array in enumerate(self.arrays)
-        ]
-        weights = {v: torch.as_tensor(table, device=device) for v, table in rows.weights.items()}
-        learned = [t for t in [*tables.values(), *weights.values()] if t.requires_grad]
-        inside = [tuple(view.local[v] for v in scope if v in view.local) for scope in wanted]
-        asked = [scope for scope in dict.fromkeys(inside) if scope]
-        pieces = []
-        for part in self._parts(view, rows, 32 * BATCH_CELLS):
-            some = Rows(rows.codes, rows.count).at(part)
-            factors = view.factors(arrays, some.codes)
-            factors += [
-                ((v,), torch.as_tensor(table, device=device))
-                for v, table in self._weights(view, some).items()
-            ]
-            for v, table in weights.items():
-                table = table if table.shape[1] == 1 else table[:, part]
-                if v in view.local:
-                    factors.append(((view.local[v],), table))
-                else:
-                    codes = torch.as_tensor(rows.codes[v][part], device=device)
-                    factors.append(((), table.expand(-1, len(part)).gather(0, codes[None])[0]))
-            pieces.append(
-                contraction.marginals(
-                    view.tree,
-                    factors,
-                    asked,
-                    len(part),
-                    logarithms=logarithms,
-                    differentiable=bool(learned),
-                )
-            )
-        log_z = torch.cat([z for z, _ in pieces])
-        found = {
-            scope: torch.cat([tables[i].reshape(-1, len(z)) for z, tables in pieces], 1)
-            for i, scope in enumerate(asked)
-        }
-        results = []
-        for scope, local in zip(wanted, inside, strict=True):
-            if local:
-                results.append(self._filled(found[local], log_z))
-            else:
-                codes = torch.as_tensor(rows.codes[scope[0]], device=device)
-                hot = torch.nn.functional.one_hot(codes, self.cardinalities[scope[0]])
-                results.append(self._filled(hot.T.to(log_z.dtype), log_z))
-        return log_z, results
-
-    def _filled(self, table: Any, log_z: Any) -> Any:
-        return table.where(log_z.detach() > -np.inf, table.new_tensor(np.nan))
+    def _entering(
+        self, view: Reduction, rows: Rows, tables: Mapping[int, np.ndarray] | None
+    ) -> list[tuple[Scope, np.ndarray]]:
+        """Factors, or tables in their place, and evidence, as `contraction.collect` takes them."""
+        arrays = [(tables or {}).get(f, array) for f, array in enumerate(self.arrays)]
+        factors = view.factors(arrays, rows.codes)
+        return factors + [((v,), table) for v, table in self.weights(view, rows).items()]
 
     # Assignments ----------------------------------------------------------------------------------
 
-    def most_probable(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    def most_probable(
+        self, rows: Rows, tables: Mapping[int, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The states that maximise the product, (variables, rows), and the log of the maximum."""
         view = self.view(rows, (), pruned=False)
         self.afford(view.tree.cost, 2.0)
@@ -381,7 +417,7 @@ class Engine:
         value = np.empty(rows.count)
         for part in self._parts(view, rows, 4 * BATCH_CELLS):
             some = rows.at(part)
-            factors = self._entering(view, some)
+            factors = self._entering(view, some, tables)
             found, value[part] = contraction.most_probable(view.tree, factors, len(part))
             value[part] += self._constants(view, some)
             for v in range(len(states)):
@@ -389,11 +425,17 @@ class Engine:
                 states[v, part] = some.codes[v] if at is None else found[at]
         return states, value
 
-    def draw(self, n: int, rows: Rows, rng: np.random.Generator) -> np.ndarray:
+    def draw(
+        self,
+        n: int,
+        rows: Rows,
+        rng: np.random.Generator,
+        tables: Mapping[int, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """n draws of all variables given one possible row of evidence: (variables, n)."""
         view = self.view(rows, (), pruned=False)
         self.afford(view.tree.cost, 2.0)
-        found = contraction.draw(view.tree, self._entering(view, rows), n, rng)
+        found = contraction.draw(view.tree, self._entering(view, rows, tables), n, rng)
         states = np.empty((len(self.cardinalities), n), np.int64)
         for v in range(len(states)):
             at = view.local.get(v)
@@ -401,10 +443,16 @@ class Engine:
         return states
 
 
-def observed(rows: Rows) -> list[int]:
-    """The variables of which a single row says anything."""
-    return [
-        v
-        for v in {**rows.codes, **rows.weights}
-        if v in rows.weights or rows.codes[v][0] != UNOBSERVED
-    ]
+def observed(rows: Rows) -> list[tuple[int, bool]]:
+    """What a single row says, as `Rows.only` takes it."""
+    hard = [(v, False) for v, codes in rows.codes.items() if codes[0] != UNOBSERVED]
+    return hard + [(v, True) for v in rows.weights]
+
+
+def _unit(rows: Rows) -> tuple[Rows, Any]:
+    """Weights with a largest entry of 1, and the logarithm of what that takes out of each row."""
+    if not rows.weights:
+        return rows, 0.0
+    tops = {v: np.where((t > 0).any(0), t.max(0), 1.0) for v, t in rows.weights.items()}
+    weights = {v: table / tops[v] for v, table in rows.weights.items()}
+    return Rows(rows.codes, rows.count, weights), sum(np.log(top) for top in tops.values())

@@ -109,11 +109,15 @@ def _column(variable: Variable, given: Any, positions: Mapping[str, int]) -> np.
     # Each different value is looked up once; objects of unlike types cannot be sorted.
     codes: dict[Any, int] = {}
     rows = np.fromiter(
-        (codes.setdefault((type(v), v if v == v else None), len(codes)) for v in values.tolist()),
+        (codes.setdefault((type(v), None if _nan(v) else v), len(codes)) for v in values.tolist()),
         dtype=np.int64,
         count=len(values),
     )
     return _looked_up(variable, [value for _, value in codes], rows, positions)
+
+
+def _nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
 
 
 def _looked_up(

@@ -1,6 +1,7 @@
 """Exact inference: compiled once for a structure, then any number of queries."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class JunctionTree:
 
     Raises:
         TypeError, ValueError: see `graphs.tables.tables_of`.
+        ValueError: an unknown dtype, or a device that is not there.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class JunctionTree:
         if name not in ("float64", "float32"):
             raise ValueError(f"dtype must be float64 or float32; got {dtype!r}")
         self._device = str(device)
+        if self._device != "cpu":
+            _refuse_absent(self._device)
         self._names = list(self.tables.states)
         self._index = {variable: i for i, variable in enumerate(self._names)}
         factors = self.tables.factors
@@ -60,8 +64,8 @@ class JunctionTree:
         self._engine = Engine(
             [len(states) for states in self.tables.states.values()],
             [tuple(self._index[v] for v in factor.variables) for factor in factors],
-            [factor.values.astype(name, copy=False) for factor in factors],
-            (lambda needed: not_barren(self.tables, self._index, needed)) if directed else None,
+            [factor.values for factor in factors],
+            partial(not_barren, self.tables, self._index) if directed else None,
             seed,
             np.dtype(name),
         )
@@ -74,7 +78,7 @@ class JunctionTree:
     @property
     def log_partition(self) -> float:
         """log of the sum of the product of all tables, in nats, without any evidence."""
-        return float(self.query(targets=()).log_evidence)
+        return float(self.query(targets=()).log_evidences()[0])
 
     def query(
         self,
@@ -106,7 +110,7 @@ class JunctionTree:
         replaced = self._learned | (self._replaced(tables) if tables else {})
         log_z, found = self._marginals(rows, wanted, replaced)
         if single and not log_z[0] > -np.inf:
-            raise ValueError(self._conflict(rows))
+            raise ValueError(self._conflict(rows, replaced))
         return Posterior(
             _log_evidence=log_z,
             _marginals={self._names[v]: t for (v,), t in zip(wanted, found, strict=True)},
@@ -124,9 +128,10 @@ class JunctionTree:
             ValueError, MemoryError: as in `query`.
         """
         rows, single = self._rows(evidence, None)
-        states, value = self._engine.most_probable(rows)
+        tables = _arrays(self._learned)
+        states, value = self._engine.most_probable(rows, tables)
         if single and not value[0] > -np.inf:
-            raise ValueError(self._conflict(rows))
+            raise ValueError(self._conflict(rows, tables))
         states[:, ~(value > -np.inf)] = -1
         assignment: dict[Variable, Any] = {}
         for name, found in zip(self._names, states, strict=True):
@@ -148,14 +153,16 @@ class JunctionTree:
         rows, single = self._rows(evidence, None)
         if not single:
             raise ValueError("sample takes one row of evidence: a state a variable, not arrays")
-        if not self._engine.possible(rows)[0]:
-            raise ValueError(self._conflict(rows))
-        drawn = self._engine.draw(int(n), rows, np.random.default_rng(seed))
+        tables = _arrays(self._learned)
+        if not self._engine.possible(rows, tables)[0]:
+            raise ValueError(self._conflict(rows, tables))
+        drawn = self._engine.draw(int(n), rows, np.random.default_rng(seed), tables)
         return pd.DataFrame(
             {
                 name: pd.Categorical.from_codes(codes, list(self.tables.states[name]))
                 for name, codes in zip(self._names, drawn, strict=True)
-            }
+            },
+            index=range(n),
         )
 
     def __repr__(self) -> str:
@@ -217,19 +224,9 @@ class JunctionTree:
         torch_needed = tables or self._device != "cpu"
         if not torch_needed and not any(hasattr(t, "detach") for t in rows.weights.values()):
             return engine.marginals(rows, wanted)
-        import torch
+        from .differentiation import by_gradients
 
-        dtype = getattr(torch, engine.dtype.name)
-        tables = {f: t.to(self._device, dtype) for f, t in tables.items()}
-        weights = {v: torch.as_tensor(t).to(self._device, dtype) for v, t in rows.weights.items()}
-        rows = Rows(rows.codes, rows.count, weights)
-        log_z, found = engine.by_gradients(rows, wanted, tables=tables, device=self._device)
-        if bool((log_z.detach() == -np.inf).any()):
-            # Zero by underflow or by the tables' supports: logarithms tell.
-            return engine.by_gradients(
-                rows, wanted, tables=tables, device=self._device, logarithms=True
-            )
-        return log_z, found
+        return by_gradients(engine, rows, wanted, tables=tables, device=self._device)
 
     def _joint(self, variables: tuple[Variable, ...], rows: Rows, tables: Mapping[int, Any]) -> Any:
         """p(variables | evidence), axes in the order asked for, rows last."""
@@ -237,11 +234,15 @@ class JunctionTree:
         engine = self._engine
         free = tuple(v for v in scope if v not in rows.everywhere())
         ordered = tuple(sorted(free))
-        _, found = self._marginals(rows, [ordered] if free else [], tables)
+        log_z, found = self._marginals(rows, [ordered] if free else [], tables)
         cards = engine.cardinalities
         import torch
 
-        table = torch.as_tensor(found[0]) if free else torch.ones(1, rows.count)
+        if free:
+            table = torch.as_tensor(found[0])
+        else:  # all mass at the observed states, where they are possible
+            certain = torch.as_tensor(log_z).detach() > -np.inf
+            table = torch.where(certain, 1.0, np.nan).to(getattr(torch, engine.dtype.name))
         table = table.reshape(*(cards[v] for v in ordered), rows.count)
         table = table.permute(*(ordered.index(v) for v in free), len(free))
         table = table.reshape(*(cards[v] if v in free else 1 for v in scope), rows.count)
@@ -253,24 +254,24 @@ class JunctionTree:
                 table = table * hot.reshape(shape).to(table)
         return table
 
-    def _conflict(self, rows: Rows) -> str:
+    def _conflict(self, rows: Rows, tables: Mapping[int, Any]) -> str:
         """What a person is told of impossible evidence."""
+        rows = Rows(rows.codes, rows.count, _arrays(rows.weights))
+        arrays = _arrays(tables)
 
-        def possible(variables: list[int]) -> bool:
-            return bool(self._engine.possible(rows.only(variables))[0])
+        def possible(items: list[tuple[int, bool]]) -> bool:
+            return bool(self._engine.possible(rows.only(items), arrays)[0])
 
-        items = observed(rows)
-        needed = minimal_conflict(items, possible)
+        needed = minimal_conflict(observed(rows), possible)
         if not needed:
             return "no assignment is possible: the product of the model's tables is zero everywhere"
         said = []
-        for v in needed:
+        for v, soft in needed:
             name = self._names[v]
-            code = rows.codes[v][0] if v in rows.codes else -1
             said.append(
-                f"{name}={self.tables.states[name][code]}"
-                if code >= 0
-                else f"the likelihood of {name}"
+                f"the likelihood of {name}"
+                if soft
+                else f"{name}={self.tables.states[name][rows.codes[v][0]]}"
             )
         if len(said) == 1:
             return f"the evidence is impossible: {said[0]} has probability zero"
@@ -280,13 +281,28 @@ class JunctionTree:
         )
 
 
+def _refuse_absent(device: str) -> None:
+    import torch
+
+    try:
+        torch.zeros(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"cannot compute on device {device!r}: {reason}; use 'cpu'") from error
+
+
+def _arrays(tables: Mapping[int, Any]) -> dict[int, np.ndarray]:
+    """NumPy's arrays with the values that tensors have now."""
+    return {at: t.detach().cpu().numpy() if hasattr(t, "detach") else t for at, t in tables.items()}
+
+
 def _tensors(model: Any, factors: list[Any]) -> dict[int, Any]:
     """The factors that were given as tensors which require gradients."""
     if not isinstance(model, (list, tuple)):
         return {}
     found = {}
     for index, item in enumerate(model):
-        values = item[1] if isinstance(item, tuple) and len(item) == 2 else None
+        values = item[1] if isinstance(item, (tuple, list)) and len(item) == 2 else None
         if getattr(values, "requires_grad", False):
             found[index] = values
     return found

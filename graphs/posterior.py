@@ -42,6 +42,11 @@ class Posterior:
         value = torch.as_tensor(self._log_evidence)
         return value[0] if self._single else value
 
+    def log_evidences(self) -> np.ndarray:
+        """`log_evidence` as a NumPy array (n,), (1,) for a single query; needs no PyTorch."""
+        value = self._log_evidence
+        return value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
+
     @property
     def possible(self) -> Any:
         """Whether the evidence has any probability: a bool, or (n,) bools for n rows."""

@@ -4,8 +4,8 @@ Messages go up and come down again (Jensen, Lauritzen & Olesen 1990, the HUGIN s
 belief is its potential times the messages from its children; what comes down to a separator is
 divided by what went up. Which arrays meet in which call depends on the tree alone, so that the
 calls are written down once, with every view and every result's place, and a query only runs them.
-The batch of evidence rows is the last axis. Messages are scaled to sum to one, and the logarithms
-of the scales add up to the log of the evidence.
+The batch of evidence rows is the last axis. Messages are scaled to a largest entry of 1, and the
+logarithms of the scales add up to the log of the evidence.
 """
 
 import math
@@ -32,7 +32,8 @@ class Propagation:
             more axis at the end where the table differs between the rows of the batch.
         batch: rows answered at once.
         dtype: of all tables.
-        targets: scopes whose marginals are wanted, each inside a clique; all variables by default.
+        targets: scopes whose marginals are wanted, each inside a clique, axes in the scope's
+            order; all variables by default.
     """
 
     def __init__(
@@ -82,9 +83,11 @@ class Propagation:
                 with np.errstate(divide="ignore"):
                     self.log_scale = self.log_scale + np.log(table.astype(np.float64))
                 continue
+            table, _ = self._scaled(table)
             here[tree.home_of(scope)].append((axes, table))
         self.potentials: list[tuple[tuple[int, ...], np.ndarray] | None] = []
-        for group in here:
+        self._tops = np.ones((len(here), self.batch))
+        for clique, group in enumerate(here):
             group.sort(key=lambda item: item[1].size)
             merged: tuple[tuple[int, ...], np.ndarray] | None = None
             for axes, table in group:
@@ -95,13 +98,27 @@ class Propagation:
                 merged = union, self._spread(*merged, union) * self._spread(axes, table, union)
             if merged is not None:
                 axes, table = merged
-                # The largest entry becomes 1, so that products cannot overflow.
-                top = table.reshape(-1, table.shape[-1]).max(0)
-                top = np.where(top > 0, top, 1.0)
-                self.log_scale = self.log_scale + np.log(top.astype(np.float64))
+                if len(group) > 1:
+                    table, self._tops[clique] = self._scaled(table)
                 rows = table.shape[-1]
-                merged = axes, np.ascontiguousarray(table / top, self.dtype).reshape(-1, rows)
+                merged = axes, np.ascontiguousarray(table, self.dtype).reshape(-1, rows)
             self.potentials.append(merged)
+
+    def _scaled(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The table with a largest entry of 1 in each row, so that products cannot overflow."""
+        top = table.reshape(-1, table.shape[-1]).max(0)
+        top = np.where(top > 0, top, 1.0)
+        self.log_scale = self.log_scale + np.log(top.astype(np.float64))
+        return table / top, top
+
+    def rebind(self, factors: Sequence[tuple[tuple[int, ...], np.ndarray]]) -> None:
+        """Other tables in the place of the first ones: the same scopes in the same order."""
+        first = self.potentials
+        self._bind(factors)
+        for old, new in zip(first, self.potentials, strict=True):
+            if old is not None and new is not None:
+                np.copyto(old[1], new[1])  # the calls hold views of this memory
+        self.potentials = first
 
     def _spread(self, scope: Sequence[int], table: np.ndarray, over: Sequence[int]) -> np.ndarray:
         """A table with axes of length 1 for the variables that it does not mention."""
@@ -122,21 +139,19 @@ class Propagation:
                 operands.append((self.tree.separators[child], child))
             steps: list[tuple[Any, Any, tuple[int, ...]]] = []
             while len(operands) > 1:
-                pair = (
-                    min(
+                pair = (0, 1)
+                # Full tables share the belief's memory: from the first one on, all else joins it.
+                full = operands[0][0] == axes and isinstance(operands[0][1], tuple)
+                if len(operands) > 2 and not full:
+                    pair = min(
                         ((i, j) for j in range(len(operands)) for i in range(j)),
                         key=lambda ij: self.tree.size({*operands[ij[0]][0], *operands[ij[1]][0]}),
                     )
-                    if len(operands) > 2
-                    else (0, 1)
-                )
                 first, second = operands[pair[0]], operands[pair[1]]
                 union = self.tree.ordered({*first[0], *second[0]})
-                if len(union) == len(axes):
-                    union = axes
                 operands = [o for k, o in enumerate(operands) if k not in pair]
                 steps.append((first, second, union))
-                operands.append((union, ("step", len(steps) - 1)))
+                operands.insert(0, (union, ("step", len(steps) - 1)))
             if not operands or operands[0][0] != axes or not steps:
                 steps.append((operands[0] if operands else None, None, axes))
             self._steps.append(steps)
@@ -185,7 +200,10 @@ class Propagation:
         return calls
 
     def _message(self, clique: int) -> list[Call]:
-        """The belief summed to the separator (to a number at a root), scaled to sum to one."""
+        """The belief summed to the separator, scaled to a largest entry of 1; at a root, its sum.
+
+        Scaled to sum to one, a hundred messages over one variable would multiply to nothing.
+        """
         tree = self.tree
         belief, scale = self.beliefs[clique], self.scales[clique]
         if tree.parents[clique] < 0:
@@ -193,7 +211,11 @@ class Propagation:
             return [*calls, (np.divide, self._rows(belief, scale))]
         message = self.messages[clique]
         calls = self._sum(belief, tree.axes[clique], tree.separators[clique], message)
-        calls += self._sum(message, tree.separators[clique], (), scale)
+        if self.batch == 1:
+            calls.append((partial(np.maximum.reduce, out=scale.reshape(())), (message,)))
+        else:
+            table = message.reshape(-1, self.batch)
+            calls.append((partial(np.maximum.reduce, out=scale), (table,)))
         return [*calls, (np.divide, self._rows(message, scale))]
 
     def _rows(self, buffer: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -223,7 +245,9 @@ class Propagation:
                 # The belief was not scaled when the message was. Where nothing went up nothing
                 # comes down: 0 / tiny instead of 0 / 0.
                 calls.append((np.multiply, self._rows(message, self.scales[clique])))
-                calls.append((partial(np.maximum, out=message), (message, np.finfo(self.dtype).tiny)))
+                calls.append(
+                    (partial(np.maximum, out=message), (message, np.finfo(self.dtype).tiny))
+                )
                 calls.append((np.divide, (marginals[clique], message, message)))
                 belief, axes = self.beliefs[clique], tree.axes[clique]
                 calls += self._multiply(
@@ -235,10 +259,16 @@ class Propagation:
         for scope, size, (kind, clique) in zip(self.targets, sizes, holders, strict=True):
             out = self.posterior[start : start + size].reshape(-1)
             start += size
+            axes = tree.ordered(scope)
+            target = out if axes == scope else np.empty(out.size, self.dtype)
             if kind == "clique":
-                calls += self._sum(self.beliefs[clique], tree.axes[clique], scope, out)
+                calls += self._sum(self.beliefs[clique], tree.axes[clique], scope, target)
             else:
-                calls += self._sum(marginals[clique], tree.separators[clique], scope, out)
+                calls += self._sum(marginals[clique], tree.separators[clique], scope, target)
+            if axes != scope:
+                table = target.reshape([*(tree.cardinalities[v] for v in axes), self.batch])
+                moved = table.transpose([*(axes.index(v) for v in scope), len(axes)])
+                calls.append((np.copyto, (out.reshape(moved.shape), moved)))
         return calls
 
     def _holders(self) -> list[tuple[str, int]]:
@@ -356,6 +386,9 @@ class Propagation:
         self, buffer: np.ndarray, before: int, length: int, after: int, out: np.ndarray
     ) -> Call:
         """Sum over the middle axis of a table (before, length, after)."""
+        if after == 1 and length >= 256:
+            table = buffer.reshape(before, length)
+            return partial(np.add.reduce, out=out.reshape(before)), (table, 1)
         if before == 1:
             ones = self._kernel(length, 0)
             return np.dot, (ones, buffer.reshape(length, after), out.reshape(after))
@@ -413,6 +446,15 @@ class Propagation:
                     function(*arguments)
             logs = np.log(self.scales.astype(np.float64, copy=False)).sum(0)
         return logs + np.reshape(self.log_scale, -1)
+
+    def doubtful(self) -> np.ndarray:
+        """The rows, after `collect`, in which small numbers may have lost digits: (batch,) bools.
+
+        No table entry exceeds 1, so that what underflowed in a clique is at most the smallest
+        normal number; it is nothing beside a sum that is much larger.
+        """
+        floor = 1e-200 if self.dtype == np.float64 else 1e-25
+        return (self.scales * self._tops).min(0, initial=1.0) < floor
 
     def distribute(self) -> np.ndarray:
         """Messages down, after `collect`: the marginals of the targets, (their states, batch)."""

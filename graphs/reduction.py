@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .clique_tree import MERGED, CliqueTree
+from .clique_tree import MERGED, TRIALS, CliqueTree
 from .tables import Tables
 
 Table = Any  # numpy.ndarray or torch.Tensor
@@ -30,6 +30,7 @@ class Reduction:
         seed: int = 0,
         merged: int = MERGED,
         steps: list[tuple[int, ...]] | None = None,
+        trials: int = TRIALS,
     ) -> None:
         """
         Args:
@@ -39,7 +40,7 @@ class Reduction:
             kept: factors to keep; all by default.
             wanted: scopes that must fit into one clique.
             seed: of the search for an elimination order.
-            merged, steps: see `CliqueTree`.
+            merged, steps, trials: see `CliqueTree`.
         """
         gone = set(observed)
         factors = range(len(scopes)) if kept is None else sorted(kept)
@@ -56,12 +57,14 @@ class Reduction:
             scope = tuple(self.local[scopes[f][axis]] for axis in free)
             self._cut.append((f, scope, free + fixed, [scopes[f][axis] for axis in fixed]))
         together = [tuple(self.local[v] for v in scope if v not in gone) for scope in wanted]
+        self.programs: dict[Any, Any] = {}  # what an engine keeps for the next query
         self.tree = CliqueTree(
             [cardinalities[v] for v in self.variables],
             [scope for _, scope, *_ in self._cut] + together,
             seed=seed,
             merged=merged,
             steps=steps,
+            trials=trials,
         )
 
     def factors(

@@ -276,10 +276,10 @@ def _aligned(factor: Any, states: Mapping[Variable, tuple[Any, ...]]) -> Factor:
         wanted = states[variable]
         if named == wanted:
             continue
-        if len(named) == len(wanted) and _counted(named):  # states that pgmpy merely numbered
-            continue
         texts = {str(state): i for i, state in enumerate(named)}
         if set(texts) != {str(state) for state in wanted}:
+            if len(named) == len(wanted) and _counted(named):  # states that pgmpy merely numbered
+                continue
             raise ValueError(
                 f"the states of {variable} are {_listed(wanted)} in one table and "
                 f"{_listed(named)} in that of {_listed(factor.variables)}"
@@ -289,7 +289,7 @@ def _aligned(factor: Any, states: Mapping[Variable, tuple[Any, ...]]) -> Factor:
 
 
 def _counted(states: Sequence[Any]) -> bool:
-    return all(state == i and not isinstance(state, str) for i, state in enumerate(states))
+    return all(state == i and not isinstance(state, (str, bool)) for i, state in enumerate(states))
 
 
 def _distinct(variable: Variable, states: Sequence[Any]) -> tuple[Any, ...]:

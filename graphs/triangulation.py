@@ -52,7 +52,7 @@ def eliminate(
         weights: log2 of the cardinalities.
         heuristic: one of `HEURISTICS`.
         seed: of the ties.
-        limit: give up, with fewer steps than vertices, once the tables hold more cells than this.
+        limit: give up after the step with which the tables hold more cells than this.
     """
     steps, remaining = _peel(adjacency)
     index = {v: i for i, v in enumerate(remaining)}
@@ -134,11 +134,11 @@ def _greedy(
             continue  # an older cost of this vertex
         near = adjacency[v]
         cells += 2.0 ** min(weight(v), 1000.0)
-        if cells > limit:
-            return
         live ^= bits[v]
         around = members(near)
         yield v, around
+        if cells > limit:
+            return
         changed = near
         added = False
         for u in around:

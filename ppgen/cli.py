@@ -1,4 +1,4 @@
-"""The command `ppgen`: train, evaluate, sample and report on any program.
+"""The command `ppgen`: train, evaluate, sample and report on any program; question graphs.
 
 Only what a subcommand needs is imported, so that `ppgen --help` answers at once.
 """
@@ -16,6 +16,7 @@ COMMANDS = {
     "report": "write a run's report.html, one self-contained page",
     "models": "list the models, or show one with its options",
     "data": "list the data sources, or look at one",
+    "graph": "look at Bayesian networks, question them exactly, draw rows from them",
 }
 HELP = """usage: ppgen COMMAND [options]
 
@@ -28,6 +29,7 @@ start here:
   ppgen train --model VAE --model.latent_dim 2 --data mnist --binarize dynamic --out runs/vae
   ppgen evaluate runs/vae --particles 100
   ppgen report runs/vae
+  ppgen graph query alarm --evidence HISTORY=TRUE CVP=LOW
 
 `ppgen COMMAND --help` explains a command; `ppgen train --model NAME --help` also its model.
 """
@@ -47,7 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     name, rest = argv[0], argv[1:]
     if name not in COMMANDS:
         return _fail("ppgen", f"unknown command {name!r}{near(name, COMMANDS)}", 2)
-    from . import commands
+    if name == "graph":  # it does without PyTorch, which takes seconds to import
+        from . import graph_commands as commands
+    else:
+        from . import commands  # type: ignore[no-redef]
 
     run: Callable[[list[str]], None] = getattr(commands, name)
     if os.environ.get("PPGEN_DEBUG"):  # full tracebacks, for whoever develops a model
@@ -57,25 +62,27 @@ def main(argv: list[str] | None = None) -> int:
 
     # A warning is one line for a person; where in the code it arose is not their concern.
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    left = "the run is saved; --resume goes on"
+    if name == "graph":
+        left = "nothing was written; the same command starts over"
     try:
         run(rest)
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt as stop:  # it has words where training stopped in good order
-        saved = ": the run is saved; --resume goes on" if stop.args else ""
-        print(f"interrupted{saved}", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # it has words where the work stopped in good order
+        print(f"interrupted{f': {left}' if stop.args else ''}", file=sys.stderr)
         return 130
     except SystemExit as stop:
         if stop.code == 143:
-            print("terminated: the run is saved; --resume goes on", file=sys.stderr)
+            print(f"terminated: {left}", file=sys.stderr)
         return stop.code if isinstance(stop.code, int) else 1
     except (FloatingPointError, OSError, RuntimeError) as error:
         known = isinstance(
             error, (FileNotFoundError, FileExistsError, PermissionError, NotADirectoryError)
         )
         return _fail(f"ppgen {name}", error, 2 if known else 1)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, MemoryError) as error:
         return _fail(f"ppgen {name}", error, 2)
     return 0
 

@@ -38,12 +38,25 @@ def test_the_model_in_twenty_lines():
     assert last < first
 
 
+@pytest.mark.filterwarnings("ignore:.*renormalised:UserWarning")
+def test_the_block_on_bayesian_networks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "readme"}
+    exec(PYTHON[2], names)
+    assert "HISTORY is not d-separated from HYPOVOLEMIA" in capsys.readouterr().out
+    assert (tmp_path / "blanket.png").exists()
+    assert names["table"].shape == (1000, 105)
+    assert names["posterior"]["LVFAILURE"].sum() == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_option_of_the_commands_is_known(line, tmp_path, monkeypatch, capsys):
     """Each line is refused, if at all, for want of the run it speaks of, not for its options."""
     monkeypatch.chdir(tmp_path)
-    _, command, *words = shlex.split(line)
-    assert cli.main([command, "--help"]) == 0
+    said = shlex.split(line)[1:]
+    parts = 2 if said[0] == "graph" else 1
+    command, words = said[:parts], said[parts:]
+    assert cli.main([*command, "--help"]) == 0
     text = capsys.readouterr().out
-    known = set(re.findall(r"--[\w.]+", text))
+    known = set(re.findall(r"--[\w.-]+", text))
     assert {word for word in words if word.startswith("--")} <= known
