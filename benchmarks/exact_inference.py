@@ -187,7 +187,7 @@ def compare(name: str, with_pgmpy: bool) -> dict[str, Any]:
         raise RuntimeError(f"ours failed on {name}: {mine['failed']}")
     peers = {}
     for engine in ("LazyPropagation", "ShaferShenoyInference"):
-        peers[engine] = apart(pyagrum_peer, name, engine, limit=1.5 * LIMIT + 20)
+        peers[engine] = apart(pyagrum_peer, name, engine, limit=4 * LIMIT)
     if with_pgmpy:
         peers["pgmpy"] = apart(pgmpy_peer, name, limit=LIMIT + 20)
     worst = 0.0

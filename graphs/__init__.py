@@ -31,6 +31,17 @@ _HOMES = {
     "eliminate": "elimination",
     "likelihood_weighting": "monte_carlo",
     "gibbs": "monte_carlo",
+    "MarkovChain": "markov_chain",
+    "HMM": "hmm",
+    "Categorical": "emissions",
+    "Gaussian": "emissions",
+    "learn_parameters": "learn",
+    "learn_structure": "structure",
+    "compare_structures": "comparison",
+    "cpdag": "comparison",
+    "to_pyro": "bridge",
+    "from_pyro": "bridge",
+    "to_bayesian_network": "bridge",
 }
 __all__ = [*_HOMES]
 

@@ -13,7 +13,8 @@ from . import contraction
 from .reduction import Reduction
 
 if TYPE_CHECKING:
-    from .engine import Engine, Rows, Scope
+    from .engine import Engine, Scope
+    from .rows import Rows
 
 BATCH_CELLS = 2**22  # cells that a batch works on at once
 

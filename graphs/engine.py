@@ -2,18 +2,17 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from . import contraction
 from .clique_tree import TRIAL, Cost, readable
-from .evidence import UNOBSERVED
 from .groups import ancestral_groups
 from .memory import free_memory
 from .propagation import Propagation
-from .reduction import Reduction, Table
+from .reduction import Reduction
+from .rows import Rows, unit
 
 BATCH_CELLS = 2**17  # cells that a batch works on at once: about a second-level cache
 BATCH_MERGED = 16  # in a batch the cells cost more than the calls: cliques stay small
@@ -21,32 +20,6 @@ EXPENSIVE = 2**21  # total cells from which on a query looks for a cheaper tree 
 REDUCTIONS = 128  # trees that an expensive model keeps for the next queries
 ALWAYS = 2**25  # bytes that are taken without a look at what is free
 Scope = tuple[int, ...]
-
-
-@dataclass
-class Rows:
-    """Evidence: state indices, -1 where unobserved, and weights of states, by variable."""
-
-    codes: dict[int, np.ndarray]  # (count,)
-    count: int = 1
-    weights: dict[int, Table] = field(default_factory=dict)  # (states, count) or (states, 1)
-
-    def everywhere(self) -> frozenset[int]:
-        """The variables that are observed in every row."""
-        return frozenset(v for v, codes in self.codes.items() if (codes >= 0).all())
-
-    def at(self, rows: np.ndarray) -> "Rows":
-        """Some of the rows."""
-        weights = {v: t if t.shape[1] == 1 else t[:, rows] for v, t in self.weights.items()}
-        return Rows({v: codes[rows] for v, codes in self.codes.items()}, len(rows), weights)
-
-    def only(self, items: Sequence[tuple[int, bool]]) -> "Rows":
-        """The same rows with this evidence alone: variables, and whether it is their weights."""
-        return Rows(
-            {v: self.codes[v] for v, soft in items if not soft},
-            self.count,
-            {v: self.weights[v] for v, soft in items if soft},
-        )
 
 
 class Engine:
@@ -183,8 +156,7 @@ class Engine:
         key = rows.everywhere(), known, tuple(wanted)
         if key not in self._grouped:
             view = self.view(rows, wanted)
-            cost = view.tree.cost
-            self._grouped[key] = together
+            cost, groups = view.tree.cost, together
             if cost.at_least or cost.total_cells > EXPENSIVE:
                 probes, budget = 200, np.inf
                 if self._affordable(cost):
@@ -199,7 +171,12 @@ class Engine:
                     budget,
                     probes,
                 )
-                self._grouped[key] = [[(v,) for v in group] for group in found]
+                groups = [[(v,) for v in group] for group in found]
+            with self._lock:
+                if len(self._grouped) >= REDUCTIONS:
+                    self._grouped.clear()
+                self._grouped[key] = groups
+            return groups
         return self._grouped[key]
 
     def _probe(self, kept: set[int], observed: frozenset[int]) -> float:
@@ -208,7 +185,10 @@ class Engine:
         return short.tree.cost.total_cells
 
     def rebind(self, arrays: Sequence[np.ndarray]) -> None:
-        """Other tables of the same shapes; all that was compiled for the structure stays."""
+        """Other tables of the same shapes; all that was compiled for the structure stays.
+
+        Those of a Bayesian network stay normalised: what is barren is left out.
+        """
         with self._lock:
             self.arrays = arrays
             for key, program in self._programs.items():
@@ -276,7 +256,7 @@ class Engine:
         found: list[np.ndarray] = []
         log_z = np.empty(rows.count)
         low = np.zeros(rows.count, bool)
-        rows, log_top = _unit(rows)
+        rows, log_top = unit(rows)
         with self._lock:
             for start in range(0, rows.count, batch):
                 stop = min(start + batch, rows.count)
@@ -441,18 +421,3 @@ class Engine:
             at = view.local.get(v)
             states[v] = rows.codes[v] if at is None else found[at]
         return states
-
-
-def observed(rows: Rows) -> list[tuple[int, bool]]:
-    """What a single row says, as `Rows.only` takes it."""
-    hard = [(v, False) for v, codes in rows.codes.items() if codes[0] != UNOBSERVED]
-    return hard + [(v, True) for v in rows.weights]
-
-
-def _unit(rows: Rows) -> tuple[Rows, Any]:
-    """Weights with a largest entry of 1, and the logarithm of what that takes out of each row."""
-    if not rows.weights:
-        return rows, 0.0
-    tops = {v: np.where((t > 0).any(0), t.max(0), 1.0) for v, t in rows.weights.items()}
-    weights = {v: table / tops[v] for v, table in rows.weights.items()}
-    return Rows(rows.codes, rows.count, weights), sum(np.log(top) for top in tops.values())

@@ -15,12 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .calls import Call, Calls
 from .clique_tree import CliqueTree
-
-Call = tuple[Any, tuple[Any, ...]]
-Operand = tuple[np.ndarray, Sequence[int]]  # a table's memory and its scope
-INNER = 24  # a strided inner loop shorter than this costs more than a copy that lengthens it
-BLOCK = 96  # rows of the 0/1 matrix that sums short inner blocks
 
 
 class Propagation:
@@ -45,7 +41,7 @@ class Propagation:
         targets: Sequence[tuple[int, ...]] | None = None,
     ) -> None:
         self.tree, self.batch, self.dtype = tree, batch, np.dtype(dtype)
-        self._kernels: dict[tuple[int, int], np.ndarray] = {}
+        self._calls = Calls(tree, batch, self.dtype)
         everything = [(v,) for v in range(len(tree.cardinalities))]
         self.targets = everything if targets is None else list(targets)
         self._bind(factors)
@@ -59,7 +55,7 @@ class Propagation:
         parts = np.split(memory, np.cumsum([*tree.cells, *separators, *separators]) * batch)
         count = len(tree.axes)
         self.beliefs, self.messages = parts[:count], parts[count : 2 * count]
-        self._separator_beliefs, self._scratch = parts[2 * count : -1], parts[-1]
+        self._separator_beliefs, self._calls.scratch = parts[2 * count : -1], parts[-1]
         self._up = [self._upward(clique) for clique in tree.downward]
         self._outgoing = [self._message(clique) for clique in tree.downward]
         self._smallest = _smallest_cliques(tree)
@@ -184,18 +180,18 @@ class Propagation:
             if union == axes:
                 out = belief
             else:
-                out = self._scratch[used : used + size]
+                out = self._calls.scratch[used : used + size]
                 used += size
-            spare = self._scratch[used:]
+            spare = self._calls.scratch[used:]
             if second is None:
                 if first is None:
                     calls.append((np.copyto, (out, 1.0)))
                 else:
-                    view, target = self._broadcast(buffer(first), first[0], out, union)
+                    view, target = self._calls.broadcast(buffer(first), first[0], out, union)
                     calls.append((np.copyto, (target, view)))
             else:
                 pair = (buffer(first), first[0]), (buffer(second), second[0])
-                calls += self._multiply(*pair, (out, union), spare)
+                calls += self._calls.multiply(*pair, (out, union), spare)
             results.append(out)
         return calls
 
@@ -207,10 +203,10 @@ class Propagation:
         tree = self.tree
         belief, scale = self.beliefs[clique], self.scales[clique]
         if tree.parents[clique] < 0:
-            calls = self._sum(belief, tree.axes[clique], (), scale)
+            calls = self._calls.sum(belief, tree.axes[clique], (), scale)
             return [*calls, (np.divide, self._rows(belief, scale))]
         message = self.messages[clique]
-        calls = self._sum(belief, tree.axes[clique], tree.separators[clique], message)
+        calls = self._calls.sum(belief, tree.axes[clique], tree.separators[clique], message)
         if self.batch == 1:
             calls.append((partial(np.maximum.reduce, out=scale.reshape(())), (message,)))
         else:
@@ -240,7 +236,9 @@ class Propagation:
             if parent < 0 or (clique not in needed and clique not in read):
                 continue
             scope, message = tree.separators[clique], self.messages[clique]
-            calls += self._sum(self.beliefs[parent], tree.axes[parent], scope, marginals[clique])
+            calls += self._calls.sum(
+                self.beliefs[parent], tree.axes[parent], scope, marginals[clique]
+            )
             if clique in needed:
                 # The belief was not scaled when the message was. Where nothing went up nothing
                 # comes down: 0 / tiny instead of 0 / 0.
@@ -250,8 +248,8 @@ class Propagation:
                 )
                 calls.append((np.divide, (marginals[clique], message, message)))
                 belief, axes = self.beliefs[clique], tree.axes[clique]
-                calls += self._multiply(
-                    (belief, axes), (message, scope), (belief, axes), self._scratch
+                calls += self._calls.multiply(
+                    (belief, axes), (message, scope), (belief, axes), self._calls.scratch
                 )
         sizes = [tree.size(scope) for scope in self.targets]
         self.posterior = np.empty((sum(sizes), self.batch), self.dtype)
@@ -262,9 +260,9 @@ class Propagation:
             axes = tree.ordered(scope)
             target = out if axes == scope else np.empty(out.size, self.dtype)
             if kind == "clique":
-                calls += self._sum(self.beliefs[clique], tree.axes[clique], scope, target)
+                calls += self._calls.sum(self.beliefs[clique], tree.axes[clique], scope, target)
             else:
-                calls += self._sum(marginals[clique], tree.separators[clique], scope, target)
+                calls += self._calls.sum(marginals[clique], tree.separators[clique], scope, target)
             if axes != scope:
                 table = target.reshape([*(tree.cardinalities[v] for v in axes), self.batch])
                 moved = table.transpose([*(axes.index(v) for v in scope), len(axes)])
@@ -285,136 +283,6 @@ class Propagation:
             best[scope[0]] if len(scope) == 1 else ("clique", tree.smallest_holder(scope))
             for scope in self.targets
         ]
-
-    # Primitive calls ------------------------------------------------------------------------------
-
-    def _runs(
-        self, axes: Sequence[int], *scopes: Sequence[int]
-    ) -> list[tuple[int, tuple[bool, ...]]]:
-        """Neighbouring axes that the same scopes mention, as one axis: (length, mentioned by)."""
-        cards = self.tree.cardinalities
-        sets = [set(scope) for scope in scopes]
-        runs: list[tuple[int, tuple[bool, ...]]] = []
-        for v in axes:
-            if cards[v] == 1:
-                continue
-            kind = tuple(v in inside for inside in sets)
-            if runs and runs[-1][1] == kind:
-                runs[-1] = runs[-1][0] * cards[v], kind
-            else:
-                runs.append((cards[v], kind))
-        return runs
-
-    def _broadcast(
-        self, buffer: np.ndarray, scope: Sequence[int], out: np.ndarray, axes: Sequence[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        runs = self._runs(axes, scope)
-        rows = buffer.size // self.tree.size(scope)
-        view = buffer.reshape([n if kept else 1 for n, (kept,) in runs] + [rows])
-        return view, out.reshape([n for n, _ in runs] + [self.batch])
-
-    def _multiply(
-        self, first: Operand, second: Operand, result: Operand, spare: np.ndarray
-    ) -> list[Call]:
-        """result = first x second, in calls whose inner loops are long."""
-        out, axes = result
-        calls: list[Call] = []
-        operands = []
-        for operand in (first, second):
-            longer = self._lengthened(operand, axes, spare, calls)
-            if longer is not operand:
-                spare = spare[longer[0].size :]
-            operands.append(longer)
-        runs = self._runs(axes, operands[0][1], operands[1][1])
-        views = []
-        for k, (buffer, scope) in enumerate(operands):
-            rows = buffer.size // self.tree.size(scope)
-            views.append(buffer.reshape([n if kind[k] else 1 for n, kind in runs] + [rows]))
-        target = out.reshape([n for n, _ in runs] + [self.batch])
-        calls.append((np.multiply, (*views, target)))
-        return calls
-
-    def _lengthened(
-        self, operand: Operand, axes: Sequence[int], spare: np.ndarray, calls: list[Call]
-    ) -> Operand:
-        """The operand with its last axes filled in, where the inner loop would be short."""
-        buffer, scope = operand
-        runs = self._runs(axes, scope)
-        if self.batch > 1 or len(runs) < 2 or runs[-1][0] >= INNER:
-            return operand
-        cards, wanted, block = self.tree.cardinalities, set(scope), 1
-        for v in reversed(axes):
-            block *= cards[v]
-            wanted.add(v)
-            if block >= INNER:
-                break
-        size = self.tree.size(wanted)
-        if 3 * size > self.tree.size(axes) or size > spare.size:
-            return operand
-        longer = [v for v in axes if v in wanted]
-        view, target = self._broadcast(buffer, scope, spare[:size], longer)
-        calls.append((np.copyto, (target, view)))
-        return spare[:size], longer
-
-    def _sum(
-        self, buffer: np.ndarray, axes: Sequence[int], kept: Sequence[int], out: np.ndarray
-    ) -> list[Call]:
-        """out = the table summed to `kept`, in matrix products with ones, outermost axes first."""
-        runs = [(n, kind[0]) for n, kind in self._runs(axes, kept)]
-        calls: list[Call] = []
-        spare = self._scratch
-        while True:
-            at = next((i for i, (_, keep) in enumerate(runs) if not keep), None)
-            if at is None:
-                break
-            before = math.prod(n for n, _ in runs[:at])
-            length = runs[at][0]
-            after = math.prod(n for n, _ in runs[at + 1 :])
-            runs = _coalesced(runs[:at] + runs[at + 1 :])
-            last = all(keep for _, keep in runs)
-            size = before * after * self.batch
-            target = out if last else spare[:size]
-            if not last:
-                spare = spare[size:]
-            calls.append(self._contract(buffer, before, length, after * self.batch, target))
-            buffer = target
-        if not calls:
-            calls.append((np.copyto, (out, buffer)))
-        return calls
-
-    def _contract(
-        self, buffer: np.ndarray, before: int, length: int, after: int, out: np.ndarray
-    ) -> Call:
-        """Sum over the middle axis of a table (before, length, after)."""
-        if after == 1 and length >= 256:
-            table = buffer.reshape(before, length)
-            return partial(np.add.reduce, out=out.reshape(before)), (table, 1)
-        if before == 1:
-            ones = self._kernel(length, 0)
-            return np.dot, (ones, buffer.reshape(length, after), out.reshape(after))
-        if self.batch == 1 and after < 16 and length * after <= BLOCK:
-            kernel = self._kernel(length, after)
-            return np.dot, (
-                buffer.reshape(before, length * after),
-                kernel,
-                out.reshape(before, after),
-            )
-        ones = self._kernel(length, 0).reshape(1, length)
-        return np.matmul, (
-            ones,
-            buffer.reshape(before, length, after),
-            out.reshape(before, 1, after),
-        )
-
-    def _kernel(self, length: int, after: int) -> np.ndarray:
-        """Ones, or the matrix that sums blocks: row (i, j) has its one in column j."""
-        if (length, after) not in self._kernels:
-            if after:
-                kernel = np.tile(np.eye(after, dtype=self.dtype), (length, 1))
-            else:
-                kernel = np.ones(length, self.dtype)
-            self._kernels[length, after] = kernel
-        return self._kernels[length, after]
 
     # Running --------------------------------------------------------------------------------------
 
@@ -462,16 +330,6 @@ class Propagation:
             for function, arguments in self._down:
                 function(*arguments)
         return self.posterior
-
-
-def _coalesced(runs: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
-    joined: list[tuple[int, bool]] = []
-    for length, keep in runs:
-        if joined and joined[-1][1] == keep:
-            joined[-1] = joined[-1][0] * length, keep
-        else:
-            joined.append((length, keep))
-    return joined
 
 
 def _smallest_cliques(tree: CliqueTree) -> dict[int, tuple[str, int]]:

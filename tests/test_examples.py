@@ -237,6 +237,86 @@ def image_generator(found):
     assert found["Bayes' rule against log_probability"] < 1e-9
 
 
+@example
+def learning_asia(found):
+    assert found["EM, 0% missing"] == pytest.approx(found["dropped, 0% missing"])
+    for share in ("5%", "10%", "20%", "30%", "40%", "50%"):
+        assert 0 < found[f"EM, {share} missing"] < found[f"dropped, {share} missing"]
+    assert found["dropped, 50% missing"] > 20 * found["EM, 50% missing"]
+    assert found["smallest step of EM, nats"] > -1e-8
+    assert found["SHD from 10000 rows"] < found["SHD from 300 rows"] < found["SHD from 100 rows"]
+
+
+@example
+def three_meals(found):
+    for meal, count in {"burger": 25, "pizza": 15, "hot dog": 31}.items():
+        assert found[f"pi({meal})"] == count / 71
+    assert found["second eigenvalue"] == pytest.approx(math.sqrt(0.12), abs=1e-12)
+    assert found["total variation after 24 days"] == pytest.approx(0.12**12, rel=0.5)
+    assert [found[f"mixing time({e})"] for e in ("0.25", "0.01", "1e-06")] == [2, 5, 14]
+    assert found["days until pizza, from burger"] == pytest.approx(7 / 3, rel=1e-15)
+    assert found["days until pizza, from hot dog"] == pytest.approx(13 / 3, rel=1e-15)
+    assert found["total variation of the rota after 1000 days"] == pytest.approx(2 / 3)
+    assert found["extreme stationary distributions of the last chain"] == 2
+    assert found["p(ends with water | undecided)"] == pytest.approx(1 / 3, rel=1e-15)
+    assert found["p(coffee after 1e9 days | undecided)"] == pytest.approx(4 / 9, rel=1e-12)
+
+
+@example
+def six_ways(found):
+    ways = ("clique tree", "variable elimination (pgmpy)", "parallel enumeration (Pyro)")
+    for disease in ("tuberculosis", "lung cancer", "bronchitis"):
+        exact = found[f"joint table: {disease}"]
+        for way in ways:
+            assert found[f"{way}: {disease}"] == pytest.approx(exact, abs=1e-9)
+            assert found[f"{way}: {disease}, error"] == 0
+        error = found[f"likelihood weighting: {disease}, error"]
+        assert 0 < error < 0.01
+        assert found[f"likelihood weighting: {disease}"] == pytest.approx(exact, abs=4 * error)
+        bound = found[f"variational inference (Pyro): {disease}, error"]
+        assert 0 < bound < 0.02
+        assert abs(found[f"variational inference (Pyro): {disease}"] - exact) <= bound
+    assert found["joint table: lung cancer"] == pytest.approx(0.6213, abs=1e-4)
+
+
+@example
+def network_by_svi(found):
+    for guide in ("mean field", "full"):
+        assert found[f"{guide}: |ELBO + KL - log p(e)|"] < 1e-9
+        assert found[f"{guide}: highest ELBO"] <= found["log p(e)"] + 1e-9
+    assert 0 < found["full: KL by the table"] < 1e-3 < 0.2 < found["mean field: KL by the table"]
+    assert found["full: largest error of a marginal"] < 1e-3
+    assert found["mean field: largest error of a marginal"] > 0.1
+    exact = found["exact: p(tub and lung | e)"]
+    assert found["full: p(tub and lung | e)"] == pytest.approx(exact, abs=1e-3)
+    assert found["mean field: p(tub and lung | e)"] > 2 * exact
+
+
+@example
+def separation_in_programs(found):
+    assert found["VAE: edges"] == 1
+    assert found["hierarchical VAE: edges"] == found["mixture: edges"] == 3
+    assert found["VAE: z and x separated"] == 0
+    assert found["hierarchical VAE: z3 and x separated given z1"] == 1
+    assert found["hierarchical VAE: z3 and z1 separated given x"] == 0
+    assert found["mixture: weights and means separated"] == 1
+    assert found["mixture: weights and means separated given x"] == 0
+
+
+@example
+def weather_hmm(found):
+    assert found["log p(x), learned"] > found["log p(x), true parameters"]
+    assert found["log p(x), worst start"] < found["log p(x), learned"] - 10
+    assert 1 < found["starts at the best maximum"] < 12
+    assert found["largest fall"] <= 1e-6
+    assert found["right, each day alone"] < 0.85 < found["right, filtered"]
+    assert found["right, filtered"] < found["right, smoothed"]
+    expected = found["right, smoothing's own estimate"]
+    assert found["right, smoothed"] == pytest.approx(expected, abs=0.03)
+    assert found["right, Viterbi"] > 0.95 and found["right, learned"] > 0.95
+    assert found["largest error of a mean"] < 1 and found["largest error of a transition"] < 0.1
+
+
 # alarm's file has tables whose printed digits do not sum to one exactly
 @pytest.mark.filterwarnings(r"ignore:alarm. \d+ columns of tables sum to 1 only:UserWarning")
 @pytest.mark.parametrize("name", CHECKS)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphs
-from graphs import JunctionTree, clique_tree, engine, propagation
+from graphs import JunctionTree, calls, clique_tree, engine
 from graphs.io import networks
 from graphs.reduction import Reduction
 from graphs.tables import Tables, tables_of
@@ -135,8 +135,8 @@ def test_every_path_through_the_engine_gives_the_same(path, monkeypatch):
             monkeypatch.setitem(function.__kwdefaults__, "merged", limit)
         monkeypatch.setattr(engine, "BATCH_MERGED", limit)
     else:
-        monkeypatch.setattr(propagation, "INNER", 2 if path == "short loops" else 500)
-        monkeypatch.setattr(propagation, "BLOCK", 0 if path == "short loops" else 10**6)
+        monkeypatch.setattr(calls, "INNER", 2 if path == "short loops" else 500)
+        monkeypatch.setattr(calls, "BLOCK", 0 if path == "short loops" else 10**6)
     answered = 0
     for seed in range(120):
         rng = np.random.default_rng(5000 + seed)
@@ -417,6 +417,21 @@ def test_draws_follow_the_exact_conditional():
             assert chi2.sf(statistic, keep.sum() - 1) > 1e-5, (seed, statistic)
             tested += 1
     assert tested > 10
+
+
+@pytest.mark.parametrize("number", [0.0, np.nextafter(1.0, 0.0)])
+def test_the_ends_of_the_unit_interval_draw_what_is_possible(number):
+    """The smallest and the largest number that a generator gives, at states without mass."""
+
+    class Constant:
+        def random(self, n):
+            return np.full(n, number)
+
+    values = np.array([[0.0, 0.0, 0.1, 0.0], [0.0, 0.7, 0.3, 0.0]])
+    tree = JunctionTree([(("a", "b"), values), (("b", "c"), np.eye(4)[::-1] * 0.3)])
+    rows, _ = tree._rows(None, None)
+    a, b, c = tree._engine.draw(3, rows, Constant())
+    assert (values[a, b] > 0).all() and (b + c == 3).all()
 
 
 # Real networks ------------------------------------------------------------------------------------
