@@ -230,8 +230,8 @@ def _unit(table: Any) -> tuple[Any, Any]:
 
 
 def _scaled(message: Any) -> tuple[Any, Any]:
-    """The message over its sum, and the sum's logarithm; the scale is no function of the tables."""
-    scale = message.detach().sum(0)
+    """The message over its largest entry, and that one's logarithm; no gradient goes that way."""
+    scale = message.detach().amax(0)
     scale = scale.where(scale > 0, scale.new_ones(()))
     return message / scale, scale.log()
 

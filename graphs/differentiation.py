@@ -27,6 +27,7 @@ def by_gradients(
     tables: Mapping[int, Any] | None = None,
     logarithms: bool = False,
     device: str = "cpu",
+    view: Reduction | None = None,
 ) -> tuple[Any, list[Any]]:
     """As `Engine.marginals`, as tensors.
 
@@ -40,17 +41,20 @@ def by_gradients(
         tables: tensors in the place of the model's arrays, by factor.
         logarithms: do not try linear space first.
         device: where to compute.
+        view: the tree to use; by default the engine's choice for these rows.
     """
     import torch
 
     given = [*(tables or {}).values(), *rows.weights.values()]
     learned = torch.is_grad_enabled() and any(getattr(t, "requires_grad", False) for t in given)
     with torch.inference_mode(False):
-        return _by_gradients(engine, rows, wanted, tables or {}, logarithms, device, learned)
+        view = view or engine.view(rows, wanted, pruned=not tables)
+        return _by_gradients(engine, view, rows, wanted, tables or {}, logarithms, device, learned)
 
 
 def _by_gradients(
     engine: "Engine",
+    view: Reduction,
     rows: "Rows",
     wanted: Sequence["Scope"],
     tables: Mapping[int, Any],
@@ -60,7 +64,6 @@ def _by_gradients(
 ) -> tuple[Any, list[Any]]:
     import torch
 
-    view = engine.view(rows, wanted, pruned=not tables)
     engine.afford(view.tree.cost, 4.0)
     inside = [tuple(view.local[v] for v in scope if v in view.local) for scope in wanted]
     asked = [scope for scope in dict.fromkeys(inside) if scope]

@@ -49,7 +49,6 @@ class Engine:
         self._programs: dict[tuple[int, tuple[Scope, ...]], Propagation] = {}
         self._reductions: dict[Any, Reduction] = {}
         self._grouped: dict[Any, list[list[Scope]]] = {}
-        self._units = [np.eye(k, dtype=dtype) for k in cardinalities]
         self._starts = np.cumsum([0, *cardinalities])
         self._lock = threading.Lock()
 
@@ -282,7 +281,7 @@ class Engine:
             answers[scope] if scope in answers else np.empty((self.size(scope), rows.count))
             for scope in wanted
         ]
-        self._repair(rows, wanted, log_z, results, low)
+        self._repair(view, rows, wanted, log_z, results, low)
         return log_z + log_top, results
 
     def size(self, scope: Scope) -> int:
@@ -300,7 +299,8 @@ class Engine:
                 continue
             if len(codes) == 1:
                 if codes[0] >= 0:
-                    found[at] = self._units[v][:, codes[0] : codes[0] + 1]
+                    found[at] = np.zeros((self.cardinalities[v], 1), self.dtype)
+                    found[at][codes[0]] = 1.0
                 continue
             table = np.equal(np.arange(self.cardinalities[v])[:, None], codes)
             table |= codes < 0
@@ -317,7 +317,7 @@ class Engine:
         for v, table in rows.weights.items():
             if v not in view.local:
                 codes = rows.codes[v]
-                column = np.arange(rows.count) if table.shape[1] > 1 else 0
+                column = np.arange(rows.count) if table.shape[1] != 1 else 0
                 with np.errstate(divide="ignore"):
                     total = total + np.log(np.asarray(table, np.float64)[codes, column])
         return total
@@ -335,6 +335,7 @@ class Engine:
 
     def _repair(
         self,
+        view: Reduction,
         rows: Rows,
         wanted: Sequence[Scope],
         log_z: np.ndarray,
@@ -350,7 +351,8 @@ class Engine:
             if len(again):
                 from .differentiation import by_gradients
 
-                better = by_gradients(self, rows.at(again), wanted, logarithms=True)
+                # The same tree: fewer rows may observe more variables everywhere.
+                better = by_gradients(self, rows.at(again), wanted, logarithms=True, view=view)
                 log_z[again] = better[0].detach().numpy()
                 for table, found in zip(results, better[1], strict=True):
                     table[:, again] = found.detach().numpy()

@@ -31,6 +31,8 @@ def encode(tables: Tables, evidence: Any) -> tuple[dict[Variable, np.ndarray], i
     """
     if evidence is None:
         return {}, None
+    if hasattr(evidence, "to_dict") and not hasattr(evidence, "columns"):
+        evidence = evidence.to_dict()  # a Series: one row of a table
     if not isinstance(evidence, Mapping) and not hasattr(evidence, "columns"):
         raise TypeError(
             "evidence must be a dict from variables to states or to arrays of states, or a "
@@ -109,15 +111,14 @@ def _column(variable: Variable, given: Any, positions: Mapping[str, int]) -> np.
     # Each different value is looked up once; objects of unlike types cannot be sorted.
     codes: dict[Any, int] = {}
     rows = np.fromiter(
-        (codes.setdefault((type(v), None if _nan(v) else v), len(codes)) for v in values.tolist()),
+        (
+            codes.setdefault((type(v), None) if _missing(v) else (type(v), v), len(codes))
+            for v in values.tolist()
+        ),
         dtype=np.int64,
         count=len(values),
     )
     return _looked_up(variable, [value for _, value in codes], rows, positions)
-
-
-def _nan(value: Any) -> bool:
-    return isinstance(value, float) and value != value
 
 
 def _looked_up(
@@ -150,18 +151,24 @@ def _indices(variable: Variable, values: np.ndarray, size: int) -> np.ndarray:
 
 def _index(state: Any, positions: Mapping[str, int]) -> int | None:
     """The index of a state by its text, -1 where it means unobserved, None where there is none."""
+    if _missing(state):  # first: some networks have a state "None"
+        return UNOBSERVED
     text = str(state)
     if text in positions:
         return positions[text]
-    if state is None or text in ("<NA>", "NaT"):
-        return UNOBSERVED
     if isinstance(state, numbers.Real) and not isinstance(state, numbers.Integral):
         value = float(state)
-        if math.isnan(value):
-            return UNOBSERVED
         if value.is_integer():  # pandas keeps a column of integers with gaps as floats
             return positions.get(str(int(value)))
     return None
+
+
+def _missing(state: Any) -> bool:
+    """None, a float that is not a number, pandas' NA and NaT."""
+    if state is None or type(state).__name__ in ("NAType", "NaTType"):
+        return True
+    real = isinstance(state, numbers.Real) and not isinstance(state, numbers.Integral)
+    return real and math.isnan(float(state))
 
 
 def soft_evidence(
@@ -177,7 +184,14 @@ def soft_evidence(
         if variable not in tables.states:
             raise ValueError(unknown("variable", variable, tables.states))
         size = len(tables.states[variable])
-        table = given if hasattr(given, "detach") else np.asarray(given, dtype=np.float64)
+        if isinstance(given, Mapping):
+            given = _by_state(variable, given, tables)
+        try:
+            table = given if hasattr(given, "detach") else np.array(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"the likelihood of {variable} must be {size} numbers, one a state; got {given!r}"
+            ) from None
         if table.ndim not in (1, 2) or table.shape[-1] != size:
             raise ValueError(
                 f"the likelihood of {variable} needs the shape ({size},), or (rows, {size}); "
@@ -196,3 +210,17 @@ def soft_evidence(
             )
         found[variable] = table.T if table.ndim == 2 else table[:, None]
     return found, rows
+
+
+def _by_state(variable: Variable, given: Mapping[Any, Any], tables: Tables) -> list[Any]:
+    """A likelihood written as a dict from states to numbers."""
+    found: list[Any] = [None] * len(tables.states[variable])
+    for state, value in given.items():
+        at = _index(state, tables.positions[variable])
+        if at is None or at == UNOBSERVED:
+            raise ValueError(unknown("state", state, tables.states[variable], str(variable)))
+        found[at] = value
+    if None in found:
+        state = tables.states[variable][found.index(None)]
+        raise ValueError(f"the likelihood of {variable} says nothing of its state {state!r}")
+    return found

@@ -1,6 +1,6 @@
 """Exact inference: compiled once for a structure, then any number of queries."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -118,17 +118,23 @@ class JunctionTree:
             _states=self.tables.states,
             _single=single,
             _joint=lambda variables: self._joint(variables, rows, replaced),
+            _index=getattr(evidence, "index", None) if hasattr(evidence, "columns") else None,
         )
 
-    def mpe(self, evidence: Any = None) -> MostProbable:
+    def mpe(
+        self, evidence: Any = None, likelihoods: Mapping[Variable, Any] | None = None
+    ) -> MostProbable:
         """The most probable explanation: the states that maximise the product of all tables.
 
-        Evidence is as in `query`. Among equals one is chosen, always the same.
+        Evidence and likelihoods are as in `query`. Each variable's state is that of the joint
+        maximum, which need not be the most probable state of the variable by itself. Among equals
+        one is chosen, always the same.
 
         Raises:
             ValueError, MemoryError: as in `query`.
         """
-        rows, single = self._rows(evidence, None)
+        rows, single = self._rows(evidence, likelihoods)
+        rows.weights = _arrays(rows.weights)
         tables = _arrays(self._learned)
         states, value = self._engine.most_probable(rows, tables)
         if single and not value[0] > -np.inf:
@@ -139,10 +145,19 @@ class JunctionTree:
             known = np.empty(len(self.tables.states[name]) + 1, dtype=object)  # the last is None
             known[:-1] = self.tables.states[name]
             assignment[name] = known[found[0]] if single else known[found]
-        return MostProbable(assignment, float(value[0]) if single else value)
+        index = getattr(evidence, "index", None) if hasattr(evidence, "columns") else None
+        return MostProbable(assignment, float(value[0]) if single else value, index)
 
-    def sample(self, n: int, evidence: Any = None, seed: int | None = None) -> "pd.DataFrame":
+    def sample(
+        self,
+        n: int,
+        evidence: Any = None,
+        seed: int | None = 0,
+        likelihoods: Mapping[Variable, Any] | None = None,
+    ) -> "pd.DataFrame":
         """n exact draws of all variables given one row of evidence, as a DataFrame of states.
+
+        Evidence and likelihoods are as in `query`; seed None draws differently each time.
 
         Raises:
             ValueError, MemoryError: as in `query`.
@@ -151,20 +166,21 @@ class JunctionTree:
 
         if not isinstance(n, (int, np.integer)) or n < 0:
             raise ValueError(f"n must be a whole number of draws, not negative; got {n!r}")
-        rows, single = self._rows(evidence, None)
-        if not single:
+        rows, _ = self._rows(evidence, likelihoods)
+        rows.weights = _arrays(rows.weights)
+        if rows.count != 1:
             raise ValueError("sample takes one row of evidence: a state a variable, not arrays")
         tables = _arrays(self._learned)
         if not self._engine.possible(rows, tables)[0]:
             raise ValueError(self._conflict(rows, tables))
         drawn = self._engine.draw(int(n), rows, np.random.default_rng(seed), tables)
-        return pd.DataFrame(
-            {
-                name: pd.Categorical.from_codes(codes, list(self.tables.states[name]))
-                for name, codes in zip(self._names, drawn, strict=True)
-            },
-            index=range(n),
-        )
+        columns = {
+            i: pd.Categorical.from_codes(codes, list(self.tables.states[name]))
+            for i, (name, codes) in enumerate(zip(self._names, drawn, strict=True))
+        }
+        frame = pd.DataFrame(columns, index=range(n))
+        frame.columns = pd.Index(self._names, tupleize_cols=False)
+        return frame
 
     def __repr__(self) -> str:
         return f"<JunctionTree of {len(self._names)} variables: {self.cost}>"
@@ -188,8 +204,11 @@ class JunctionTree:
     def _targets(self, targets: Collection[Variable] | None) -> list[int]:
         if targets is None:
             return list(range(len(self._names)))
-        if isinstance(targets, str):
-            targets = [targets]
+        if isinstance(targets, Hashable) and targets in self._index:
+            targets = [targets]  # a node by itself, whatever it is
+        if isinstance(targets, str) or not isinstance(targets, Iterable):
+            raise ValueError(unknown("variable", targets, self._names))
+        targets = list(targets)
         for variable in targets:
             if variable not in self._index:
                 raise ValueError(unknown("variable", variable, self._names))

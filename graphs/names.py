@@ -7,6 +7,10 @@ from typing import Any
 
 def unknown(kind: str, given: Any, known: Iterable[Any], of: str = "") -> str:
     """'no state "TRU" of HISTORY; did you mean TRUE?', or the known ones where they are few."""
+    known = list(known)
+    for name in known:
+        if str(name) == str(given) and name != given:
+            return f"no {kind} {given!r}; there is {name!r}, of type {type(name).__name__}"
     names = [str(name) for name in known]
     folded = {name.lower(): name for name in names}
     close = difflib.get_close_matches(str(given).lower(), folded, 3, 0.5)

@@ -33,6 +33,7 @@ class Posterior:
     _states: Mapping[Variable, tuple[Any, ...]] = field(repr=False)
     _single: bool = field(repr=False)
     _joint: Callable[[tuple[Variable, ...]], Any] = field(repr=False, compare=False)
+    _index: Any = field(default=None, repr=False, compare=False)  # of a DataFrame of evidence
 
     @property
     def log_evidence(self) -> "torch.Tensor":
@@ -76,8 +77,7 @@ class Posterior:
         """
         import torch
 
-        table = self._marginals[self._known(variable)]
-        table = torch.as_tensor(table)
+        table = torch.as_tensor(self._marginals[self._known(variable)]).clone()
         return table[:, 0] if self._single else table.T
 
     def states(self, variable: Variable) -> tuple[Any, ...]:
@@ -98,6 +98,8 @@ class Posterior:
             ValueError: a variable is named twice, or none is.
             MemoryError: the table that holds them all is too large.
         """
+        if len(variables) == 1 and isinstance(variables[0], list):
+            variables = tuple(variables[0])
         for variable in variables:
             self.states(variable)
         if not variables or len(set(variables)) != len(variables):
@@ -124,7 +126,7 @@ class Posterior:
         values = np.concatenate(tables) if tables else np.empty((0, len(self)))
         if self._single:
             return pd.DataFrame({"probability": values[:, 0]}, index=index)
-        return pd.DataFrame(values.T, columns=index)
+        return pd.DataFrame(values.T, columns=index, index=self._index)
 
     def _numbers(self, variable: Variable) -> np.ndarray:
         table = self._marginals[variable]
@@ -144,7 +146,9 @@ class Posterior:
                 f"posteriors of {len(self._marginals)} variables for {len(self)} rows of evidence"
                 + (f", {impossible} of them impossible" if impossible else "")
             )
-        lines = [f"log evidence {float(self._log_evidence[0]):.6g} nats"]
+        log_evidence = float(self._log_evidence[0])
+        shown = 0.0 if abs(log_evidence) < 1e-12 else log_evidence  # rounding of log 1
+        lines = [f"log evidence {shown:.6g} nats"]
         width = max((len(str(v)) for v in self._marginals), default=0)
         for variable in list(self._marginals)[:SHOWN]:
             shares = [
@@ -175,13 +179,17 @@ class MostProbable:
 
     assignment: dict[Variable, Any]
     log_probability: Any
+    _index: Any = field(default=None, repr=False, compare=False)  # of a DataFrame of evidence
 
     def to_frame(self) -> "pd.DataFrame":
         """One column a variable, one row a row of evidence."""
         import pandas as pd
 
         single = isinstance(self.log_probability, float)
-        return pd.DataFrame({v: [s] if single else s for v, s in self.assignment.items()})
+        states = [[s] if single else s for s in self.assignment.values()]
+        frame = pd.DataFrame(dict(enumerate(states)), index=self._index)
+        frame.columns = pd.Index(list(self.assignment), tupleize_cols=False)
+        return frame
 
     def __str__(self) -> str:
         if not isinstance(self.log_probability, float):

@@ -18,6 +18,8 @@ import numpy as np
 from .calls import Call, Calls
 from .clique_tree import CliqueTree
 
+SEARCHED = 12  # operands of a clique up to which the cheapest pair is looked for
+
 
 class Propagation:
     """The program of one clique tree, its potentials and its memory, for a batch of fixed size.
@@ -134,11 +136,12 @@ class Propagation:
             for child in self.tree.children[clique]:
                 operands.append((self.tree.separators[child], child))
             steps: list[tuple[Any, Any, tuple[int, ...]]] = []
+            operands = self._alike(operands, steps)
             while len(operands) > 1:
                 pair = (0, 1)
                 # Full tables share the belief's memory: from the first one on, all else joins it.
                 full = operands[0][0] == axes and isinstance(operands[0][1], tuple)
-                if len(operands) > 2 and not full:
+                if 2 < len(operands) <= SEARCHED and not full:
                     pair = min(
                         ((i, j) for j in range(len(operands)) for i in range(j)),
                         key=lambda ij: self.tree.size({*operands[ij[0]][0], *operands[ij[1]][0]}),
@@ -151,6 +154,16 @@ class Propagation:
             if not operands or operands[0][0] != axes or not steps:
                 steps.append((operands[0] if operands else None, None, axes))
             self._steps.append(steps)
+
+    def _alike(self, operands: list[Any], steps: list[Any]) -> list[Any]:
+        """Operands of one scope multiplied at once: a hundred children of one variable, say."""
+        found: dict[tuple[int, ...], Any] = {}
+        for scope, what in operands:
+            if scope in found:
+                steps.append((found[scope], (scope, what), scope))
+                what = "step", len(steps) - 1
+            found[scope] = scope, what
+        return sorted(found.values(), key=lambda operand: self.tree.size(operand[0]))
 
     def _room(self) -> int:
         """Cells of scratch memory that the worst clique needs, for one row."""

@@ -268,7 +268,7 @@ def _aligned(factor: Any, states: Mapping[Variable, tuple[Any, ...]]) -> Factor:
     values = factor.values
     if hasattr(values, "detach"):  # pgmpy's torch backend
         values = values.detach().cpu().numpy()
-    values = np.asarray(values, dtype=np.float64)
+    values = np.array(values, dtype=np.float64)  # a copy: the model may change, the engine does not
     for axis, variable in enumerate(factor.variables):
         if variable not in states:
             raise ValueError(f"a table mentions {variable}, which is no variable of the model")

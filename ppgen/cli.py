@@ -16,7 +16,7 @@ COMMANDS = {
     "report": "write a run's report.html, one self-contained page",
     "models": "list the models, or show one with its options",
     "data": "list the data sources, or look at one",
-    "graph": "look at Bayesian networks, question them exactly, draw rows from them",
+    "graph": "look at Bayesian networks, question them exactly, learn them from rows",
 }
 HELP = """usage: ppgen COMMAND [options]
 

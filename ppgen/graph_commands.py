@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from .graph_chains import chain
+from .graph_learning import learn
+from .graph_pictures import draw
+from .graph_programs import from_program
 from .graph_queries import query
 from .graph_samples import sample
 from .graph_show import show
@@ -24,14 +28,24 @@ COMMANDS = {
     "blanket": "the Markov blanket of a variable: parents, children, co-parents",
     "query": "exact posteriors given evidence, for one case or for a file of them",
     "sample": "rows drawn from a network, also given evidence",
+    "draw": "a picture of a network",
+}
+OTHERS = {  # their first word is no network
+    "learn": "a network from rows: its structure, or the tables of one that is given",
+    "from-program": "the graph of a Pyro program: sites, plates and what depends on what",
+    "chain": "a Markov chain from its transition probabilities",
 }
 HELP = """usage: ppgen graph COMMAND NETWORK [options]
 
-Discrete Bayesian and Markov networks: look at them, question them exactly, draw rows from them.
+Discrete Bayesian and Markov networks: look at them, question them exactly, draw rows from them,
+learn them from rows; the graphs of Pyro programs, and Markov chains.
 NETWORK is a name (`ppgen graph show` lists them) or a .bif, .xmlbif, .net or .uai file, also .gz.
 
 commands:
 {commands}
+
+commands that take something else than a network:
+{others}
 
 start here:
   ppgen graph show alarm --draw alarm.png
@@ -41,6 +55,10 @@ start here:
   ppgen graph query alarm --evidence HISTORY=TRUE CVP=LOW --targets LVFAILURE
   ppgen graph query alarm --evidence-file cases.csv --out posteriors.csv
   ppgen graph sample alarm --n 1000 --out rows.csv
+  ppgen graph draw alarm --out alarm.png
+  ppgen graph learn rows.csv --out net.bif --compare alarm
+  ppgen graph from-program VAE
+  ppgen graph chain matrix.csv
 
 Every command takes --json, and `ppgen graph COMMAND --help` explains it.
 """
@@ -48,7 +66,10 @@ Every command takes --json, and `ppgen graph COMMAND --help` explains it.
 
 def graph(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        say_lines(HELP.format(commands="\n".join(f"  {k:10s}{v}" for k, v in COMMANDS.items())))
+        listed = [
+            "\n".join(f"  {k:14s}{v}" for k, v in part.items()) for part in (COMMANDS, OTHERS)
+        ]
+        say_lines(HELP.format(commands=listed[0], others=listed[1]))
         return
     run: dict[str, Callable[[list[str]], None]] = {
         "show": show,
@@ -56,9 +77,13 @@ def graph(argv: list[str]) -> None:
         "blanket": blanket,
         "query": query,
         "sample": sample,
+        "draw": draw,
+        "learn": learn,
+        "from-program": from_program,
+        "chain": chain,
     }
     if argv[0] not in run:
-        raise ValueError(f"unknown command {argv[0]!r}{near(argv[0], COMMANDS)}")
+        raise ValueError(f"unknown command {argv[0]!r}{near(argv[0], run)}")
     run[argv[0]](argv[1:])
 
 
