@@ -64,7 +64,7 @@ def learn_structure(
     max_parents: int | None = None,
     required: Collection[Arc] = (),
     forbidden: Collection[Arc] = (),
-    restarts: int = 10,
+    restarts: int = 40,
     tabu: int = 0,
     significance_level: float = 0.01,
     max_conditions: int = 5,
