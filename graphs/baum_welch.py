@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import smoothing
+from .ancestral import checked_count
 from .emission_steps import FLOOR, Normals, Tables, normalised
 from .hmm import HMM
 from .names import unknown
@@ -112,6 +113,8 @@ def fit(
     rng = np.random.default_rng(seed)
     emissions: Tables | Normals
     if emission == "categorical":
+        if categories is not None:
+            categories = checked_count(categories, 1, "categories")
         emissions = Tables(x, lengths, like, (restarts, states), rng, pseudocount, categories)
     else:
         if categories is not None:

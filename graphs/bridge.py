@@ -19,7 +19,8 @@ from .inspection import Run, Site, bare, dependencies, equal, runner, undisturbe
 from .tables import Factor, Variable, bayesian, directed_tables
 
 LARGEST_DIM = 64  # of a torch tensor
-CHECKS = 16  # runs more, with all sites at random, in which every column has to come again
+ALL = 512  # joint configurations up to which each of them is run
+CHECKS = 64  # beyond: runs more, with all sites at random, in which every column has to come again
 
 
 def to_pyro(bn: Any) -> Callable[[], dict[str, torch.Tensor]]:
@@ -247,8 +248,12 @@ def _tables(run: Run, graph: nx.DiGraph, supports: Mapping[str, torch.Tensor]) -
         columns[name] = dict.fromkeys(itertools.product(*(range(sizes[p]) for p in given)))
     missing = {name: dict.fromkeys(found) for name, found in columns.items()}
     pick, checks = random.Random(0), iter(range(CHECKS))
-    while any(missing.values()) or next(checks, None) is not None:
-        at: dict[str, int] = {}
+    every: Any = ()
+    if math.prod(sizes.values()) <= ALL:
+        every, checks = itertools.product(*map(range, sizes.values())), iter(())
+    every = iter(every)
+    while (whole := next(every, None)) or any(missing.values()) or next(checks, None) is not None:
+        at: dict[str, int] = dict(zip(sizes, whole, strict=True)) if whole else {}
         for name, left in missing.items():
             wanted = dict(zip(parents[name], next(iter(left), ()), strict=False))
             if all(at.get(parent, state) == state for parent, state in wanted.items()):

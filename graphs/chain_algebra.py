@@ -154,7 +154,7 @@ def normalised(rows: np.ndarray) -> np.ndarray:
 
 
 def first_close(matrix: np.ndarray, pi: np.ndarray, epsilon: float) -> int:
-    """The least t with sum_j |A^t(i, j) - pi_j| / 2 <= epsilon for every i.
+    """The least t with sum_j |A^t(i, j) - pi_j| / 2 <= epsilon for every i, up to rounding.
 
     The distance never rises with t, and must tend to 0: t is found by doubling, then bisection.
 
@@ -163,7 +163,7 @@ def first_close(matrix: np.ndarray, pi: np.ndarray, epsilon: float) -> int:
     """
 
     def far(power: np.ndarray) -> bool:
-        return bool((abs(power - pi).sum(1) / 2).max() > epsilon)
+        return bool((abs(power - pi).sum(1) / 2).max() > epsilon * (1 + 1e-13))
 
     reached, t = np.eye(len(pi)), 0  # A^t
     if not far(reached):

@@ -3,6 +3,8 @@
 DataFrames and files come down to this one form at the door, where they are checked once.
 """
 
+import csv
+import gzip
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
@@ -162,15 +164,39 @@ def _frame(data: Any) -> tuple["pd.DataFrame", bool]:
             ) from None
         return pd.read_parquet(path), False
     try:
+        _refuse_cut_rows(path)
         # Without a header, so that pandas does not rename columns that are there twice.
-        raw = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, na_values=[""])
+        raw = pd.read_csv(
+            path,
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            skip_blank_lines=False,
+        )
     except pd.errors.EmptyDataError:
         raise ValueError(f"{path} is empty: expected a line of names, and rows") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError) as error:
+    except (pd.errors.ParserError, UnicodeDecodeError, OSError, EOFError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table: {str(error).strip()}") from None
     frame = raw.iloc[1:].reset_index(drop=True)
     frame.columns = pd.Index(raw.iloc[0].tolist())
     return frame, True
+
+
+def _refuse_cut_rows(path: Path) -> None:
+    """pandas fills a short row up with empty cells, and would learn from what is not there."""
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    with opened(path, "rt", newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        width = 0
+        for record in reader:
+            width = width or len(record)
+            # A line without anything is an empty cell where there is one column.
+            if len(record) != width and (record or width > 1):
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {len(record)} cells, where the header has "
+                    f"{width} columns"
+                )
 
 
 def _check_columns(frame: "pd.DataFrame") -> None:

@@ -298,7 +298,7 @@ def _normal(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
 def inverse_cdf(cumulated: Tensor, uniform: Tensor) -> Tensor:
     """The index whose share of the cumulated weights (..., K) holds each uniform number (..., n).
 
-    Never one of weight zero, whatever the rounding.
+    Never one of weight zero, whatever the rounding; K where all weights are zero.
     """
     total = cumulated[..., -1:]
     level = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))

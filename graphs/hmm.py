@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -264,7 +265,9 @@ class HMM:
         algebra = given.algebra
         share = algebra.times(part[:, :, None], given.matrix[0].T)  # (t, N, to, from)
         share = algebra.number(algebra.divide(share, algebra.total(share, 3)))
-        return inverse_cdf(share.cumsum(-1), uniform[:, :, None].expand(-1, -1, self.states, -1))
+        drawn = inverse_cdf(share.cumsum(-1), uniform[:, :, None].expand(-1, -1, self.states, -1))
+        # Where no state leads to z_{t+1} there is nothing to draw, and no path goes through it.
+        return drawn.clamp(max=self.states - 1)
 
     # Learning and other forms ---------------------------------------------------------------------
 
@@ -354,9 +357,9 @@ def _first(values: Tensor, single: bool) -> Tensor:
 
 
 def _count(name: str, given: Any) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 1:
         raise ValueError(f"{name} must be an integer of 1 or more; got {given!r}")
-    return given
+    return int(given)
 
 
 def _pieces(

@@ -200,9 +200,13 @@ def dependencies(run: Run) -> nx.DiGraph:
             for other in base[name].others():
                 after, left = run(_values(base) | {name: other}, seed)
                 _add(graph, after)
-                graph.add_edges_from((name, child) for child in _changed(base, after) - {name})
-                # What leaves its tensor only now has to be changed from here.
-                suspects += [(n, after) for n in after if n in left and n not in queued]
+                found = [(name, child) for child in _changed(base, after) - {name}]
+                news = any(not graph.has_edge(*edge) for edge in found)
+                graph.add_edges_from(found)
+                # What leaves its tensor only now has to be changed from here; and where a change
+                # was news, all else too: of several conditions each may count only with the rest.
+                again = left - {name} if news else left - queued
+                suspects += [(n, after) for n in after if n in again]
                 queued |= left
     refuse_cycles(graph)
     return graph

@@ -659,3 +659,20 @@ def test_programs_that_are_no_network_are_refused_with_the_reason(program):
     zoo_state["calls"] = 0
     with pytest.raises(ValueError, match=REFUSED[program]):
         to_bayesian_network(program)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5])
+@pytest.mark.parametrize("style", ["list", "short-circuit"])
+def test_a_conjunction_is_seen_whole_or_refused(count, style):
+    """Each coin counts only where all the others show heads."""
+
+    def program():
+        coins = [pyro.sample(f"z{i}", dist.Bernoulli(0.5)) for i in range(count)]
+        shown = (coin.item() == 1 for coin in coins)
+        heads = all(list(shown)) if style == "list" else all(shown)
+        pyro.sample("y", dist.Bernoulli(0.9 if heads else 0.1))
+
+    model = to_bayesian_network(program)
+    assert set(model.predecessors("y")) == {f"z{i}" for i in range(count)}
+    found = graphs.JunctionTree(model).query(targets=["y"])["y"]
+    assert float(found[1]) == pytest.approx(0.1 + 0.8 / 2**count, abs=1e-6)

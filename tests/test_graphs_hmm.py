@@ -683,3 +683,18 @@ def test_wrong_observations():
 def test_wrong_fits(given, said):
     with warnings.catch_warnings(), pytest.raises(ValueError, match=said):
         HMM.fit(**{"states": 2, "progress": False, **given})
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 8, 30])
+def test_posterior_paths_where_some_states_cannot_be_reached(length):
+    """A left-to-right model: no path leads back, and drawing one asks for none that does."""
+    apart = HMM([1.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]])
+    assert apart.sample_posterior([0] * length, n=3).tolist() == [[0] * length] * 3
+    right = HMM(
+        [1.0, 0, 0], [[0.5, 0.5, 0], [0, 0.5, 0.5], [0, 0, 1]], [[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]]
+    )
+    observed = [0, 1] * (length // 2) + [0] * (length % 2)
+    paths = right.sample_posterior(observed, n=4000)
+    assert (paths[:, 0] == 0).all() and (paths.diff(dim=1) >= 0).all()
+    shares = torch.stack([(paths == k).double().mean(0) for k in range(3)], -1)
+    assert (shares - right.forward_backward(observed).smoothed).abs().max() < 0.04

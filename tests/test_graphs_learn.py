@@ -425,7 +425,12 @@ def test_errors_of_files(tmp_path, monkeypatch):
     (tmp_path / "index.csv").write_text(",a,b\n0,1,2\n")
     raises(ValueError, "has no name", dag, tmp_path / "index.csv")
     (tmp_path / "ragged.csv").write_text("a,b\n1,2,3\n")
-    raises(ValueError, "ragged.csv cannot be read as a table", dag, tmp_path / "ragged.csv")
+    raises(
+        ValueError,
+        "ragged.csv, line 2: 3 cells, where the header has 2",
+        dag,
+        tmp_path / "ragged.csv",
+    )
     (tmp_path / "latin.csv").write_bytes("a,b\n\xe9,1\n".encode("latin-1"))
     raises(ValueError, "latin.csv cannot be read as a table", dag, tmp_path / "latin.csv")
     (tmp_path / "broken.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n" * 99)[:20])
@@ -461,3 +466,21 @@ def test_the_bar_waits_and_keeps_quiet_off_a_terminal(monkeypatch, capsys):
         bar.at(2)
         assert bar._progress is None
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_cut_row_of_a_file_is_refused(tmp_path):
+    """pandas would fill it up, and what is not there would look missing."""
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b\nx,y\nx\n")
+    with pytest.raises(ValueError, match="line 3: 1 cells, where the header has 2"):
+        learn_parameters([("a", "b")], path)
+
+
+def test_an_empty_line_of_one_column_is_a_missing_cell(tmp_path):
+    path = tmp_path / "one.csv"
+    path.write_text("A\nx\n\nx\ny\n\n")
+    from_file = learn_parameters([], path, progress=False)
+    frame = pd.DataFrame({"A": ["x", None, "x", "y", None]})
+    assert from_file.log_likelihood == learn_parameters([], frame, progress=False).log_likelihood
+    table = from_file.model.get_cpds("A").values
+    assert table == pytest.approx([2 / 3, 1 / 3])

@@ -671,3 +671,10 @@ def test_drawn_in_given_axes():
     axes = figure.add_axes((0, 0, 1, 1))
     assert meals().draw(ax=axes) is figure
     assert "recurrent, aperiodic" in [text.get_text() for text in axes.texts]
+
+
+def test_mixing_at_an_exact_tie():
+    """d(t) = (1/5)^t / 2 is exactly 0.0008 at t = 4."""
+    chain = MarkovChain([[0.6, 0.4], [0.4, 0.6]])
+    assert chain.mixing_time(0.0008) == 4
+    assert chain.mixing_time(0.000799) == 5
