@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphs.hmm import HMM, Gaussian
+from graphs.sequences.hmm import HMM, Gaussian
 
 
 def model(states: int, kind: str, sparse: bool = False) -> HMM:

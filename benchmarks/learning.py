@@ -29,12 +29,12 @@ import numpy as np
 import pandas as pd
 
 import graphs
-from graphs.comparison import compare_structures
-from graphs.counts import read_cells
-from graphs.junction_tree import JunctionTree
-from graphs.learn import learn_parameters
-from graphs.scores import FamilyScores
-from graphs.structure import learn_structure
+from graphs.exact.junction_tree import JunctionTree
+from graphs.learning.comparison import compare_structures
+from graphs.learning.counts import read_cells
+from graphs.learning.learn import learn_parameters
+from graphs.learning.scores import FamilyScores
+from graphs.learning.structure import learn_structure
 
 
 def in_turn(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, Any]]:

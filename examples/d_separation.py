@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from scipy.special import rel_entr
 
 import graphs
-from graphs.picture import BLOCKED, INK, OPEN
+from graphs.pictures.picture import BLOCKED, INK, OPEN
 
 NODES, STATES, TABLES = "abcef", 3, 40
 BISHOP = nx.DiGraph([("a", "e"), ("f", "e"), ("f", "b"), ("e", "c")])

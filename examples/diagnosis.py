@@ -30,7 +30,7 @@ from scipy.special import entr
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import graphs
-from graphs.picture import BLOCKED, INK, OPEN, PALE
+from graphs.pictures.picture import BLOCKED, INK, OPEN, PALE
 
 PATIENTS, TIMED, MISSING = 10_000, 1000, 0.3
 DIAGNOSES = {  # the states in which the disease is there

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphs import eliminate, moralize
-from graphs.elimination import elimination_steps
+from graphs.exact.elimination import elimination_steps
 from graphs.io import read
 
 ASIA = "dysp", {}

@@ -28,7 +28,7 @@ from pgmpy.factors.discrete import TabularCPD
 from pgmpy.models import DiscreteBayesianNetwork
 
 import graphs
-from graphs.picture import BLOCKED, INK, OPEN, PALE
+from graphs.pictures.picture import BLOCKED, INK, OPEN, PALE
 
 YES_NO = ("no", "yes")
 THREE = {  # variable: its parents, and p(variable = yes | parents), the last parent fastest

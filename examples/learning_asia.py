@@ -25,10 +25,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import graphs
-from graphs.comparison import compare_structures
-from graphs.learn import learn_parameters
-from graphs.picture import BLOCKED, INK, OPEN
-from graphs.structure import learn_structure
+from graphs.learning.comparison import compare_structures
+from graphs.learning.learn import learn_parameters
+from graphs.learning.structure import learn_structure
+from graphs.pictures.picture import BLOCKED, INK, OPEN
 
 ROWS, FEW, SAMPLES = 1000, 300, 8
 SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)

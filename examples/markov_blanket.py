@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from scipy.special import rel_entr
 
 import graphs
-from graphs.drawing import CHILD, CO_PARENT, PARENT
-from graphs.picture import INK, PALE
+from graphs.pictures.drawing import CHILD, CO_PARENT, PARENT
+from graphs.pictures.picture import INK, PALE
 
 SHOWN, ROWS = "HR", 1000
 KINDS = {"parents": PARENT, "children": CHILD, "co-parents": CO_PARENT}

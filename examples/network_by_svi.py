@@ -29,7 +29,7 @@ from pyro.infer import SVI, TraceEnum_ELBO
 
 import graphs
 from graphs import to_pyro
-from graphs.picture import BLOCKED, INK, OPEN, PALE
+from graphs.pictures.picture import BLOCKED, INK, OPEN, PALE
 
 SEEN = {"xray": "yes", "dysp": "yes"}
 FREE = {

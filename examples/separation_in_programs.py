@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 
 import graphs
 from graphs import from_pyro
-from graphs.picture import INK
+from graphs.pictures.picture import INK
 from ppgen.models import VAE
 
 DATA = torch.zeros(8, 4)

@@ -27,7 +27,7 @@ from rich.table import Table
 
 import graphs
 from graphs import to_pyro
-from graphs.picture import BLOCKED, INK, OPEN, PALE
+from graphs.pictures.picture import BLOCKED, INK, OPEN, PALE
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # pgmpy imports what it has itself deprecated

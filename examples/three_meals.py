@@ -28,7 +28,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from graphs import MarkovChain
-from graphs.picture import FAINT, INK, PALE
+from graphs.pictures.picture import FAINT, INK, PALE
 
 MEALS = MarkovChain([[0.2, 0.6, 0.2], [0.3, 0, 0.7], [0.5, 0, 0.5]], ["burger", "pizza", "hot dog"])
 ROTA = MarkovChain([[0, 1, 0], [0, 0, 1], [1, 0, 0]], MEALS.states)

@@ -25,7 +25,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from graphs import HMM, Gaussian
-from graphs.picture import INK, PALE
+from graphs.pictures.picture import INK, PALE
 
 REGIMES = "cold", "mild", "hot"
 COLOURS = "#0072B2", "#E69F00", "#CC3311"

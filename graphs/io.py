@@ -15,12 +15,12 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from .bif import read_bif, write_bif
-from .formats import read_uai, write_uai
-from .hugin import read_net, write_net
+from .formats.bif import read_bif, write_bif
+from .formats.hugin import read_net, write_net
+from .formats.text import read_uai, write_uai
+from .formats.xmlbif import read_xmlbif, write_xmlbif
 from .names import unknown
 from .tables import Factor, Tables, acyclic, bayesian, tables_of, warn_of_rounding
-from .xmlbif import read_xmlbif, write_xmlbif
 
 _READERS = {
     ".bif": read_bif,

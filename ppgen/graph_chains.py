@@ -14,7 +14,7 @@ from .graph_pictures import new_drawing
 from .graph_words import Parser, add_drawing, say_drawn, say_json, say_lines
 
 if TYPE_CHECKING:
-    from graphs.markov_chain import MarkovChain
+    from graphs.sequences.markov_chain import MarkovChain
 
 NUMBER = re.compile(r"[+-]?(\d+/\d+|(\d+\.?\d*|\.\d+)(e[+-]?\d{1,3})?)", re.IGNORECASE)
 LONGEST = 40  # characters of a number
@@ -53,7 +53,7 @@ def chain(argv: list[str]) -> None:
     document, lines = _summary(found)
     document = {"matrix": options.matrix, **document}
     if start is not None:
-        from graphs.transitions import per_state
+        from graphs.sequences.transitions import per_state
 
         title = f"distribution after {options.steps:,} steps from {start}"
         after = per_state(title, found.states, found.distribution(options.steps, start))
@@ -171,7 +171,7 @@ def read_chain(path: Path) -> "MarkovChain":
             "first line and a first column of names"
         )
     cells = [row[column:] for row in rows[header:]]
-    from graphs.markov_chain import MarkovChain
+    from graphs.sequences.markov_chain import MarkovChain
 
     said = names or [str(i) for i in range(len(cells))]
     values: list[list[Any]] = [

@@ -11,7 +11,7 @@ from .graph_rows import new_file, open_rows
 from .graph_words import Network, Parser, add_drawing, drawn, say_drawn, say_json, say_lines
 
 if TYPE_CHECKING:
-    from graphs.comparison import Comparison
+    from graphs.learning.comparison import Comparison
 
 ENDINGS = (".bif", ".xmlbif", ".uai", ".net")
 STRUCTURES = ("hill_climb", "pc", "ges", "chow_liu")
@@ -114,8 +114,8 @@ def _check(options: argparse.Namespace) -> None:
     Raises:
         ValueError: what was given, and what there is.
     """
-    from graphs.learn import METHODS
-    from graphs.scores import SCORES
+    from graphs.learning.learn import METHODS
+    from graphs.learning.scores import SCORES
 
     for name, known in (("structure", STRUCTURES), ("method", METHODS), ("score", SCORES)):
         given = getattr(options, name)
@@ -163,13 +163,13 @@ def _same_variables(options: argparse.Namespace, true: Network) -> None:
 
 def _learned(options: argparse.Namespace) -> tuple[Any, dict[str, Any], list[str]]:
     """The model, and what is to be said of it as JSON and in lines."""
-    from graphs.learn import learn_parameters
+    from graphs.learning.learn import learn_parameters
 
     document: dict[str, Any] = {"data": options.rows}
     lines = []
     weight = options.equivalent_sample_size
     if options.graph is None:
-        from graphs.structure import learn_structure
+        from graphs.learning.structure import learn_structure
 
         found = learn_structure(
             options.rows,
@@ -221,7 +221,7 @@ def _learned(options: argparse.Namespace) -> tuple[Any, dict[str, Any], list[str
 
 
 def _compared(model: Any, true: Network, document: dict[str, Any]) -> "Comparison":
-    from graphs.comparison import compare_structures
+    from graphs.learning.comparison import compare_structures
 
     found = compare_structures(_texts(model), _texts(true.graph))
     document["compared"] = {

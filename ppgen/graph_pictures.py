@@ -59,7 +59,7 @@ def new_drawing(options: argparse.Namespace) -> Path | None:
     """
     out = new_picture(options)
     if out is not None:
-        from graphs.drawing import ENDINGS
+        from graphs.pictures.drawing import ENDINGS
 
         if out.suffix.lower().lstrip(".") not in ENDINGS:
             known = ", ".join(f".{name}" for name in ENDINGS)

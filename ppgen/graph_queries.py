@@ -25,7 +25,7 @@ from .graph_rows import (
 from .graph_words import Network, Parser, say_json, say_lines, say_table, share
 
 if TYPE_CHECKING:
-    from graphs.junction_tree import JunctionTree
+    from graphs.exact.junction_tree import JunctionTree
 
 WORK = 2**29  # cells of all tables by rows that are answered at once: some seconds
 COMPARED = 2**22  # cells of all tables up to which a query is compared with no evidence
@@ -83,7 +83,7 @@ def query(argv: list[str]) -> None:
     evidence = network.evidence(options.evidence)
     soft = network.likelihoods(options.likelihood)
     targets = network.variables(options.targets)
-    from graphs.junction_tree import JunctionTree
+    from graphs.exact.junction_tree import JunctionTree
 
     engine = JunctionTree(network.tables)
     document: dict[str, Any] = {
@@ -190,7 +190,7 @@ def _query_file(options: argparse.Namespace) -> None:
     soft = network.likelihoods(options.likelihood)
     targets = set(network.variables(options.targets) or network.tables.states)
     wanted = {v: states for v, states in network.tables.states.items() if v in targets}
-    from graphs.junction_tree import JunctionTree
+    from graphs.exact.junction_tree import JunctionTree
 
     done = impossible = 0
     with open_rows(path) as source:

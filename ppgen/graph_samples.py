@@ -80,7 +80,7 @@ def _draws(
     size = CHUNK * max(1, BLOCK // (CHUNK * max(len(texts), 1)))
     rng, engine = np.random.default_rng(seed), None
     if evidence or not tables.directed:
-        from graphs.junction_tree import JunctionTree
+        from graphs.exact.junction_tree import JunctionTree
 
         engine = JunctionTree(tables)
     for block in count():

@@ -17,7 +17,7 @@ from .graph_words import (
 )
 
 if TYPE_CHECKING:
-    from graphs.clique_tree import Cost
+    from graphs.exact.clique_tree import Cost
 
 SHOWN = 8  # lines of a factorisation shown without --full
 WIDE = 60  # rows of a table shown without --full
@@ -48,7 +48,7 @@ def show(argv: list[str]) -> None:
     out = new_picture(options)
     network = Network(options.network)
     if options.variable is None:
-        from graphs.junction_tree import JunctionTree
+        from graphs.exact.junction_tree import JunctionTree
 
         cost = JunctionTree(network.tables).cost
         document = _of_network(network, cost)

@@ -222,7 +222,7 @@ def drawn(document: dict[str, Any], out: Path | None, graph: Any, **how: Any) ->
     """Draw to a file, and say so in the document."""
     if out is None:
         return
-    from graphs.drawing import draw
+    from graphs.pictures.drawing import draw
 
     draw(graph, path=out, **how)
     document["drawn"] = str(out)

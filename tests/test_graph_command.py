@@ -24,8 +24,8 @@ import pytest
 from PIL import Image
 
 from graphs.directed import sample as ancestral_sample
+from graphs.exact.junction_tree import JunctionTree
 from graphs.io import networks, read, save
-from graphs.junction_tree import JunctionTree
 from graphs.tables import Factor, bayesian
 from ppgen import cli, graph_commands, graph_queries, graph_rows, graph_samples
 from ppgen.graph_rows import Codes

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from graphs.io import read
-from graphs.learn import learn_parameters
+from graphs.learning.learn import learn_parameters
 from graphs.tables import tables_of
 from ppgen import cli, graph_commands
 from ppgen.graph_chains import read_chain

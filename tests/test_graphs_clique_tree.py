@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphs.clique_tree import LIMIT, CliqueTree, readable
-from graphs.reduction import Reduction
-from graphs.triangulation import HEURISTICS, elimination_order
+from graphs.exact.clique_tree import LIMIT, CliqueTree, readable
+from graphs.exact.reduction import Reduction
+from graphs.exact.triangulation import HEURISTICS, elimination_order
 
 
 def random_scopes(seed):

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import graphs
-from graphs import elimination
-from graphs.elimination import RunningIntersection, eliminate, elimination_steps
-from graphs.elimination_record import columns
+from graphs.exact import elimination
+from graphs.exact.elimination import RunningIntersection, eliminate, elimination_steps
+from graphs.exact.elimination_record import columns
 from graphs.independence import moralize
 from graphs.io import read
 from graphs.tables import Factor, Tables, bayesian

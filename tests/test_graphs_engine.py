@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import graphs
-from graphs import JunctionTree, clique_tree, engine
-from graphs.reduction import Reduction
+from graphs import JunctionTree
+from graphs.exact import clique_tree, engine
+from graphs.exact.reduction import Reduction
 from graphs.tables import Factor, bayesian, tables_of
 from tests.networks import (
     conditioned,

@@ -10,8 +10,8 @@ import torch
 from scipy.stats import multivariate_normal, norm
 
 import graphs
-from graphs.hmm import HMM, Categorical, Gaussian
-from graphs.scans import block_length, follow
+from graphs.sequences.hmm import HMM, Categorical, Gaussian
+from graphs.sequences.scans import block_length, follow
 
 WAYS = ("sequential", "scan")
 F64 = torch.float64
@@ -558,7 +558,7 @@ def test_float32(way):
 
 
 def test_the_rule_scans_long_sequences_and_not_wide_batches():
-    from graphs.scans import Logarithmic, MaxPlus, Scaled
+    from graphs.sequences.scans import Logarithmic, MaxPlus, Scaled
 
     cpu = torch.device("cpu")
     for algebra in (Scaled(), Logarithmic(), MaxPlus()):

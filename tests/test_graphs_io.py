@@ -19,7 +19,7 @@ from pgmpy.readwrite import BIFReader, NETReader, XMLBIFReader
 
 import graphs
 from graphs import io
-from graphs.bif import read_bif
+from graphs.formats.bif import read_bif
 from graphs.tables import Factor, Tables, tables_of
 
 # Nodes, arcs and parameters as the bnlearn repository publishes them.

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import graphs
-from graphs import JunctionTree, calls, clique_tree, engine
+from graphs import JunctionTree
+from graphs.exact import calls, clique_tree, engine
+from graphs.exact.reduction import Reduction
 from graphs.io import networks
-from graphs.reduction import Reduction
 from graphs.tables import Tables, tables_of
 from tests.networks import (
     conditioned,

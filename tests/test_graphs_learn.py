@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import graphs.engine
-import graphs.expectation
-from graphs.counts import MANY, counts, read_cells
+import graphs.exact.engine
+import graphs.learning.expectation
 from graphs.directed import log_probability, sample
-from graphs.expectation import Expectation
-from graphs.junction_tree import JunctionTree
-from graphs.learn import _pseudo_count, em, initial_tables, learn_parameters, maximised
+from graphs.exact.junction_tree import JunctionTree
+from graphs.learning.counts import MANY, counts, read_cells
+from graphs.learning.expectation import Expectation
+from graphs.learning.learn import _pseudo_count, em, initial_tables, learn_parameters, maximised
 from graphs.progress import Bar
 from graphs.tables import Factor, bayesian, tables_of
 
@@ -193,10 +193,10 @@ def brute_force_step(families, tables, codes, sizes):
 def way(request, monkeypatch):
     """All rows at once; few at a time; and by what the evidence leaves of an expensive model."""
     if request.param == "chunks":
-        monkeypatch.setattr(graphs.expectation, "CHUNK", 300)
+        monkeypatch.setattr(graphs.learning.expectation, "CHUNK", 300)
     if request.param == "sliced":
-        monkeypatch.setattr(graphs.engine, "EXPENSIVE", 0)
-        monkeypatch.setattr(graphs.engine.Engine, "_affordable", lambda *_: True)
+        monkeypatch.setattr(graphs.exact.engine, "EXPENSIVE", 0)
+        monkeypatch.setattr(graphs.exact.engine.Engine, "_affordable", lambda *_: True)
     return request.param
 
 

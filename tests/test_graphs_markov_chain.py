@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from graphs import chain_algebra as algebra
-from graphs.markov_chain import MarkovChain
+from graphs.sequences import chain_algebra as algebra
+from graphs.sequences.markov_chain import MarkovChain
 
 MEALS = ("burger", "pizza", "hot dog")
 A = [[0.2, 0.6, 0.2], [0.3, 0.0, 0.7], [0.5, 0.0, 0.5]]

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from graphs.clique_tree import CliqueTree
+from graphs.exact.clique_tree import CliqueTree
+from graphs.exact.propagation import Propagation
 from graphs.io import networks, read
-from graphs.propagation import Propagation
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 import graphs
-import graphs.scores
-from graphs.comparison import compare_structures, cpdag
-from graphs.counts import read_cells
-from graphs.hill_climbing import HillClimbing
+import graphs.learning.scores
 from graphs.independence import equivalent
-from graphs.scores import SCORES, FamilyScores
-from graphs.structure import _extension, learn_structure
+from graphs.learning.comparison import compare_structures, cpdag
+from graphs.learning.counts import read_cells
+from graphs.learning.hill_climbing import HillClimbing
+from graphs.learning.scores import SCORES, FamilyScores
+from graphs.learning.structure import _extension, learn_structure
 
 NODES = (0, "b", ("c", 1), 3.5)  # names that cannot be sorted
 QUIET = {"progress": False}
@@ -177,7 +177,7 @@ def test_arcs_precision_and_recall_by_hand(tmp_path):
 
 
 def test_extra_arcs_are_drawn_against_the_layers():
-    from graphs.picture import BLOCKED
+    from graphs.pictures.picture import BLOCKED
 
     true = nx.DiGraph([("a", "b"), ("b", "c"), ("c", "d")])
     learned = nx.DiGraph([("b", "c"), ("c", "d"), ("d", "a")])
@@ -238,7 +238,7 @@ def by_formula(frame, child, parents, score, ess):
 @pytest.mark.parametrize("dense", [4, 0])
 @pytest.mark.parametrize("score", SCORES)
 def test_scores_are_the_formulas(score, dense, monkeypatch):
-    monkeypatch.setattr(graphs.scores, "DENSE", dense)
+    monkeypatch.setattr(graphs.learning.scores, "DENSE", dense)
     frame = random_data(3, 60)
     scores, again = (FamilyScores(read_cells(frame), score, 7.0) for _ in range(2))
     for child in range(4):

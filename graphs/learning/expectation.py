@@ -5,12 +5,12 @@ from functools import partial
 
 import numpy as np
 
-from .ancestral import flat_index
+from ..ancestral import flat_index
+from ..exact.engine import Engine, Scope
+from ..exact.reduction import not_barren
+from ..exact.rows import Rows
+from ..tables import Factor, Tables, Variable
 from .counts import Cells, counts
-from .engine import Engine, Scope
-from .reduction import not_barren
-from .rows import Rows
-from .tables import Factor, Tables, Variable
 
 Family = tuple[Variable, ...]  # a variable and its parents
 CHUNK = 2**23  # cells of posteriors that are held at once

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from .ancestral import topological_order
-from .trails import require_dag
+from ..ancestral import topological_order
+from ..trails import require_dag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,8 +153,8 @@ class Comparison:
         """
         from pathlib import Path
 
-        from .drawing import _ending, _write
-        from .picture import BLOCKED, INK, OPEN, PALE, EdgeLook, Look, NodeLook, Picture
+        from ..pictures.drawing import _ending, _write
+        from ..pictures.picture import BLOCKED, INK, OPEN, PALE, EdgeLook, Look, NodeLook, Picture
 
         looks = {
             "correct": EdgeLook(INK, 1.8),

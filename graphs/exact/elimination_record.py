@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
-from .tables import Variable
+from ..tables import Variable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -202,7 +202,7 @@ class Elimination:
         """
         from matplotlib.figure import Figure
 
-        from .drawing import draw
+        from ..pictures.drawing import draw
 
         graph, tree = self.induced_graph(), self.clique_tree()
         side = min(12.0, 4.0 + 0.12 * len(graph))

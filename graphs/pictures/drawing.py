@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
-from .independence import markov_blanket
+from ..independence import markov_blanket
+from ..trails import Explanation, nodes_of
 from .picture import BLOCKED, FAINT, INK, OPEN, PALE, SHADE, EdgeLook, Look, NodeLook, Picture
-from .trails import Explanation, nodes_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

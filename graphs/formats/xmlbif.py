@@ -12,8 +12,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from .formats import Draft, distinct, number, numbers, shape_of, texts
-from .tables import Factor, Tables
+from ..tables import Factor, Tables
+from .text import Draft, distinct, number, numbers, shape_of, texts
 
 _CHILDREN: dict[str, tuple[str, ...]] = {
     "": ("BIF",),

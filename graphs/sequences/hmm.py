@@ -36,7 +36,7 @@ class HMM:
         transition: p(z_t = j | z_{t-1} = i), (K, K); each row, one i, sums to one.
         emission: `Categorical`, `Gaussian`, or an array (K, M), the table of a `Categorical`.
         recursion: how messages are passed: "sequential", one step after the other; "scan", blocks
-            of steps at once (see `graphs.scans`); "auto", the faster by a measured rule.
+            of steps at once (see `graphs.sequences.scans`); "auto", the faster by a measured rule.
         dtype: torch.float64 or torch.float32; by default that of a tensor that is given, or
             float64.
         device: where to compute; by default where a given tensor is, or the CPU.
@@ -273,7 +273,7 @@ class HMM:
 
     @staticmethod
     def fit(x: Any, states: int, emission: str = "categorical", **options: Any) -> Any:
-        """A model learned by Baum-Welch: see `graphs.baum_welch.fit`."""
+        """A model learned by Baum-Welch: see `graphs.sequences.baum_welch.fit`."""
         from .baum_welch import fit
 
         return fit(x, states, emission, **options)

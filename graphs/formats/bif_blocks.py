@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .formats import Cursor, count, distinct, number, problem, shape_of, unquoted
-from .names import unknown
-from .tables import Factor
+from ..names import unknown
+from ..tables import Factor
+from .text import Cursor, count, distinct, number, problem, shape_of, unquoted
 
 PUNCTUATION = "{}()[],;|"
 

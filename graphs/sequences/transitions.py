@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .names import unknown
-from .tables import ROUNDING
+from ..names import unknown
+from ..tables import ROUNDING
 
 State = Hashable
 EXACT = 60  # states up to which given fractions are kept: the fractions of an answer grow with k

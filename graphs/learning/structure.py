@@ -9,14 +9,14 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from .ancestral import checked_count
+from ..ancestral import checked_count
+from ..names import unknown
+from ..progress import Bar
+from ..tables import Variable, refuse_cycles
 from .comparison import cpdag
 from .counts import Cells, read_cells
 from .hill_climbing import HillClimbing
-from .names import unknown
-from .progress import Bar
 from .scores import SCORES, FamilyScores
-from .tables import Variable, refuse_cycles
 
 Arc = tuple[Variable, Variable]
 LEAST_ROWS = 10

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..tables import Tables
 from .clique_tree import MERGED, TRIALS, CliqueTree
-from .tables import Tables
 
 Table = Any  # numpy.ndarray or torch.Tensor
 

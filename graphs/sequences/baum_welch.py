@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..ancestral import checked_count
+from ..names import unknown
+from ..progress import Bar
 from . import smoothing
-from .ancestral import checked_count
 from .emission_steps import FLOOR, Normals, Tables, normalised
 from .hmm import HMM
-from .names import unknown
-from .progress import Bar
 
 
 @dataclass(frozen=True, eq=False, repr=False)

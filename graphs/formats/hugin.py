@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .formats import Cursor, Draft, blanked, distinct, number, quoted, shape_of, texts, unquoted
-from .tables import Factor, Tables
+from ..tables import Factor, Tables
+from .text import Cursor, Draft, blanked, distinct, number, quoted, shape_of, texts, unquoted
 
 _PUNCTUATION = "{}()=;|"
 _REFUSED = {

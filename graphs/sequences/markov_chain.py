@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
+from ..ancestral import checked_count
 from . import chain_algebra as algebra
-from .ancestral import checked_count
 from .transitions import (
     SHOWN,
     CommunicatingClass,
@@ -311,8 +311,8 @@ class MarkovChain:
         Raises:
             ValueError: a file with another ending.
         """
-        from .drawing import _ending, _write
-        from .picture import EdgeLook, Look, NodeLook, Picture
+        from ..pictures.drawing import _ending, _write
+        from ..pictures.picture import EdgeLook, Look, NodeLook, Picture
 
         ending = None if path is None else _ending(Path(path))
         graph = self.graph()

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .ancestral import flat_index
-from .evidence import UNOBSERVED
-from .names import unknown
-from .tables import Variable
+from ..ancestral import flat_index
+from ..evidence import UNOBSERVED
+from ..names import unknown
+from ..tables import Variable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..evidence import encode
+from ..names import unknown
+from ..tables import Tables, Variable, tables_of
 from .elimination_record import Elimination, RunningIntersection, Scope, Step, some
-from .evidence import encode
-from .names import unknown
-from .tables import Tables, Variable, tables_of
 
 __all__ = ["Elimination", "RunningIntersection", "Step", "eliminate", "elimination_steps"]
 

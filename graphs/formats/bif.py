@@ -15,6 +15,7 @@ from itertools import product
 
 import numpy as np
 
+from ..tables import ROUNDING, Factor, Tables
 from .bif_blocks import (
     PUNCTUATION,
     Table,
@@ -23,8 +24,7 @@ from .bif_blocks import (
     probability_block,
     variable_block,
 )
-from .formats import PLAIN, Cursor, Draft, blanked, numbers, problem, quoted, texts
-from .tables import ROUNDING, Factor, Tables
+from .text import PLAIN, Cursor, Draft, blanked, numbers, problem, quoted, texts
 
 _NAME = r'[^\s{}()\[\],;|"]+'
 _LIST = r'[^{}()\[\];|"]*'

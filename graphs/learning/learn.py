@@ -9,13 +9,13 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from .ancestral import checked_count
+from ..ancestral import checked_count
+from ..io import _bayesian_network
+from ..names import unknown
+from ..progress import Bar
+from ..tables import Factor, Tables, Variable, bayesian, refuse_cycles
 from .counts import Cells, counts, read_cells
 from .expectation import Expectation, Family
-from .io import _bayesian_network
-from .names import unknown
-from .progress import Bar
-from .tables import Factor, Tables, Variable, bayesian, refuse_cycles
 
 METHODS = ("maximum_likelihood", "bdeu", "k2")
 

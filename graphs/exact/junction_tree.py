@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..evidence import encode, soft_evidence
+from ..names import unknown
+from ..tables import Variable, tables_of
 from .clique_tree import Cost
 from .conflict import minimal_conflict
 from .engine import Engine, Scope
-from .evidence import encode, soft_evidence
-from .names import unknown
 from .posterior import MostProbable, Posterior
 from .reduction import not_barren
 from .rows import Rows, observed
-from .tables import Variable, tables_of
 
 if TYPE_CHECKING:
     import pandas as pd

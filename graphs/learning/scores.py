@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from ..names import unknown
 from .counts import Cells
-from .names import unknown
 
 SCORES = ("bic-d", "aic-d", "bdeu", "k2")
 DENSE = 4  # parents' configurations for each row; where there are more, those that occur are kept

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .names import unknown
-from .tables import Factor, Tables
+from ..names import unknown
+from ..tables import Factor, Tables
 
 LARGEST = 2**27  # entries of one table, 1 GiB: a few bytes of a broken file must not ask for more
 PLAIN = re.compile(r"[A-Za-z0-9_.+<>=-]+")  # names that every dialect of a format reads unquoted

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .evidence import UNOBSERVED
+from ..evidence import UNOBSERVED
 from .reduction import Table
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .names import unknown
-from .tables import Variable
+from ..names import unknown
+from ..tables import Variable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,1 @@
+"""Networks as text: one file a format, each read into `Tables`."""

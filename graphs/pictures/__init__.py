@@ -1,0 +1,1 @@
+"""`draw`: what to show, the artists, the placement, the geometry."""
