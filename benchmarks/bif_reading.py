@@ -57,7 +57,7 @@ def main() -> None:
             runs = {"ours": lambda path=str(path): io.read(path)}
             if peer:
                 runs["pyAgrum"] = lambda path=str(path): pyagrum.loadBN(path)
-            runs["to pgmpy"] = lambda tables=tables: io._bayesian_network(tables)
+            runs["to pgmpy"] = lambda tables=tables: io.bayesian_network(tables)
             times: dict[str, list[float]] = {key: [] for key in runs}
             once = sum(seconds(run) for run in runs.values())
             for _ in range(max(5, min(500, round(options.seconds / once)))):

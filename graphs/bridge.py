@@ -156,7 +156,7 @@ def to_bayesian_network(program: Callable[..., Any], *args: Any, **kwargs: Any) 
             `pyro.factor`; sites or supports that depend on values; a dependence that `from_pyro`
             does not see.
     """
-    from .io import _bayesian_network
+    from .io import bayesian_network
 
     run = runner(program, args, kwargs)
     with undisturbed(program):
@@ -166,7 +166,7 @@ def to_bayesian_network(program: Callable[..., Any], *args: Any, **kwargs: Any) 
         _same_sites(graph, start)
         tables = _tables(run, graph, supports)
     states: dict[Variable, Any] = {name: _labels(start[name].fn, supports[name]) for name in start}
-    model = _bayesian_network(bayesian(states, tables))
+    model = bayesian_network(bayesian(states, tables))
     for name, site in start.items():
         if site.observed:
             support = supports[name].reshape(len(supports[name]), -1)

@@ -1,4 +1,4 @@
-"""Independence that a directed graph states: separation, blankets, moral graphs, equivalence."""
+"""Independence that a directed graph states: blankets, moral graphs, equivalence."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -7,20 +7,7 @@ from typing import Any
 
 import networkx as nx
 
-from .trails import Explanation, Trail, d_separated, explain_separation, nodes_of, require_dag
-
-__all__ = [
-    "Explanation",
-    "Independence",
-    "Independencies",
-    "Trail",
-    "d_separated",
-    "equivalent",
-    "explain_separation",
-    "local_independencies",
-    "markov_blanket",
-    "moralize",
-]
+from .trails import nodes_of, require_dag
 
 Node = Hashable
 

@@ -7,7 +7,6 @@ of pgmpy's folder all the same.
 import gzip
 import importlib.util
 import os
-import secrets
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,10 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from .files import write_whole
 from .formats.bif import read_bif, write_bif
 from .formats.hugin import read_net, write_net
+from .formats.libdai import potentials, read_fg, write_fg
 from .formats.text import read_uai, write_uai
 from .formats.xmlbif import read_xmlbif, write_xmlbif
 from .names import unknown
@@ -28,8 +29,16 @@ _READERS = {
     ".xml": read_xmlbif,
     ".uai": read_uai,
     ".net": read_net,
+    ".fg": read_fg,
 }
-_WRITERS = {".bif": write_bif, ".xmlbif": write_xmlbif, ".uai": write_uai, ".net": write_net}
+_WRITERS = {
+    ".bif": write_bif,
+    ".xmlbif": write_xmlbif,
+    ".uai": write_uai,
+    ".net": write_net,
+    ".fg": write_fg,
+}
+_UNDIRECTED = (".uai", ".fg")
 
 
 def networks() -> list[str]:
@@ -39,25 +48,33 @@ def networks() -> list[str]:
 
 
 def load(source: str | os.PathLike[str]) -> Any:
-    """A pgmpy model by its short name (`"alarm"`) or from a file.
+    """A model by its short name (`"alarm"`) or from a file: pgmpy's, or a factor graph.
 
     A column that sums to one only as printed digits do (off by at most 1e-6) is renormalised, with
     one warning. The model is named as the file says, or else after the file.
 
     Args:
-        source: one of `networks()`, or a path that ends in .bif, .xmlbif, .xml, .uai or .net, each
-            also with .gz behind it.
+        source: one of `networks()`, or a path that ends in .bif, .xmlbif, .xml, .uai, .net or .fg,
+            each also with .gz behind it.
 
     Returns:
-        `DiscreteBayesianNetwork`; `DiscreteMarkovNetwork` for a .uai file of type MARKOV. The
-        variables of .uai files are the integers from 0, and so are their states.
+        `DiscreteBayesianNetwork`; `DiscreteMarkovNetwork` for a .uai file of type MARKOV; for a
+        .fg file, which libDAI writes, a `FactorGraph`. The variables of .uai files are the integers
+        from 0, those of .fg files are integers too, and states are the integers from 0 in both.
 
     Raises:
         FileNotFoundError: no such file or network; near matches are named.
         ValueError: an unknown ending, or a file that is broken; file and line are named.
     """
     tables = _read(source)
-    return _bayesian_network(tables) if tables.directed else _markov_network(tables)
+    if os.fspath(source).lower().endswith((".fg", ".fg.gz")):
+        from .factor_graph import FactorGraph
+
+        try:
+            return FactorGraph.of(tables)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(source)}: {error}") from None
+    return bayesian_network(tables) if tables.directed else markov_network(tables)
 
 
 def read(source: str | os.PathLike[str]) -> Tables:
@@ -73,16 +90,19 @@ def save(model: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -
     """Write a model to a file, whole or not at all; `load` reads the same numbers back.
 
     Probabilities are written with all digits of a float64. Names that are not plain are quoted in
-    .bif, and labels always in .net; variables and states of .uai files become integers from 0.
+    .bif, and labels always in .net; variables and states of .uai files become integers from 0, and
+    so do the states of .fg files, whose variables must be integers. The potentials of a factor
+    graph, exp(log psi), are written as they are, not scaled.
 
     Args:
-        model: whatever `graphs.tables.tables_of` takes; a Markov network only for .uai.
-        path: ends in .bif, .xmlbif, .uai or .net.
+        model: whatever `graphs.tables.tables_of` takes; undirected models only for .uai and .fg.
+        path: ends in .bif, .xmlbif, .uai, .net or .fg.
         overwrite: replace a file that is there.
 
     Raises:
         FileExistsError: the file exists and `overwrite` is false.
-        ValueError: an unknown ending, or a name that the format cannot hold.
+        ValueError: an unknown ending, a name that the format cannot hold, a batch of factor graphs,
+            or a log-potential whose exponential no float64 holds.
         TypeError: a model without directions, for a format of Bayesian networks.
     """
     target = Path(path)
@@ -93,26 +113,29 @@ def save(model: Any, path: str | os.PathLike[str], *, overwrite: bool = False) -
         raise FileExistsError(f"{str(target)!r} exists; pass overwrite=True to replace it")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {str(target.parent)!r} to write {target.name!r} in")
-    tables = tables_of(model)
-    if not tables.directed and ending != ".uai":
+    tables = _unscaled(model)
+    if not tables.directed and ending not in _UNDIRECTED:
         raise TypeError(
             f"{ending} files hold Bayesian networks only, and this model is undirected; "
-            "save it as .uai"
+            "save it as .uai or .fg"
         )
     try:
         data = "".join(f"{line}\n" for line in _WRITERS[ending](tables)).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"a name is not Unicode text: {error.object!r:.80}") from None
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(target, data)
+
+
+def _unscaled(model: Any) -> Tables:
+    """The tables of a model with its potentials as they are, no scale beside them."""
+    if hasattr(model, "grid_shape"):
+        return potentials(model)
+    tables = tables_of(model)
+    if not tables.log_scale:
+        return tables
+    from .factor_graph import FactorGraph
+
+    return potentials(FactorGraph.of(tables))
 
 
 def _folder() -> str:
@@ -188,7 +211,8 @@ def _text(path: str, zipped: bool) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
-def _bayesian_network(tables: Tables) -> Any:
+def bayesian_network(tables: Tables) -> Any:
+    """The `DiscreteBayesianNetwork` of checked tables: states, tables and name are the same."""
     from pgmpy.factors.discrete import TabularCPD
     from pgmpy.models import DiscreteBayesianNetwork
 
@@ -214,7 +238,8 @@ def _bayesian_network(tables: Tables) -> Any:
     return model
 
 
-def _markov_network(tables: Tables) -> Any:
+def markov_network(tables: Tables) -> Any:
+    """The `DiscreteMarkovNetwork` of tables; a variable that no table has gets one of ones."""
     from pgmpy.factors.discrete import DiscreteFactor
     from pgmpy.models import DiscreteMarkovNetwork
 

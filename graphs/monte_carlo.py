@@ -151,7 +151,7 @@ def likelihood_weighting(
 
 
 def gibbs(
-    bn: Any,
+    model: Any,
     evidence: Mapping[Variable, Any] | None = None,
     n: int = 1000,
     chains: int = 64,
@@ -160,36 +160,47 @@ def gibbs(
     targets: Iterable[Variable] | None = None,
 ) -> Estimate:
     """Posteriors from Markov chains that redraw each unobserved variable from p(x | blanket) in
-    turn, p(x_i | blanket) ∝ p(x_i | pa_i) prod over the children of p(child | its parents).
+    turn, p(x_i | blanket) ∝ the product of the factors that hold x_i; in a Bayesian network
+    p(x_i | pa_i) prod over the children of p(child | its parents).
 
-    All chains move together. They start at states picked by weight among 10,000 draws of
-    likelihood weighting. The standard error is that of the mean of the chains' means, which needs
-    no model of how slowly a chain moves; the effective sample size is p (1 - p) / error^2, and
-    R-hat that of Gelman et al., Bayesian Data Analysis (3rd ed.), equation 11.4, on half chains.
+    All chains move together. Those of a Bayesian network start at states picked by weight among
+    10,000 draws of likelihood weighting. In a factor graph variables are coloured so that no two of
+    a colour share a factor, and a colour moves together too; chains start at independent draws from
+    the unary factors, and where these are forbidden at states that sweeps of a relaxed model reach,
+    in which what is forbidden costs ever more. The standard error is that of the mean of the
+    chains' means, which needs no model of how slowly a chain moves; the effective sample size is
+    p (1 - p) / error^2, and R-hat that of Gelman et al., Bayesian Data Analysis (3rd ed.), equation
+    11.4, on half chains.
 
     Where tables hold zeros a chain may be unable to reach every possible state (Gibbs sampling is
     then not ergodic), so a warning is given: R-hat and the errors show only what the starts cover.
 
     Args:
-        bn: a Bayesian network.
+        model: a Bayesian network; or a factor graph of one field, a Markov network or a list of
+            factors.
         evidence: the state of each observed variable.
         n: sweeps kept of each chain, 4 or more.
         chains: 2 or more; the errors are themselves uncertain by a part in sqrt(2 (chains - 1)).
         burn_in: sweeps dropped at the start.
         seed: the same seed gives the same estimate.
-        targets: the variables asked for; None for all that are unobserved. Only their ancestors and
-            those of the evidence are drawn.
+        targets: the variables asked for; None for all that are unobserved. In a Bayesian network
+            only their ancestors and those of the evidence are drawn.
 
     Raises:
-        ValueError: no start agrees with the evidence; several rows of evidence; an unknown name.
+        ValueError: no start agrees with the evidence; several rows of evidence; an unknown name; a
+            batch of several fields.
 
     Source: Geman and Geman (1984); Koller and Friedman, Probabilistic Graphical Models,
-        algorithm 12.4.
+        algorithm 12.4; Gonzalez, Low, Gretton and Guestrin, "Parallel Gibbs sampling: from colored
+        fields to thin junction trees" (2011), for colours.
     """
     count = checked_count(n, 4, "n, the sweeps kept,")
     many = checked_count(chains, 2, "chains")
     burnt = checked_count(burn_in, 0, "burn_in")
-    tables, observed, wanted = _question(bn, evidence, targets)
+    directed = isinstance(model, Tables) and model.directed
+    if not directed and not hasattr(model, "get_cpds"):
+        return _chromatic(model, evidence, targets, (count, many, burnt), seed)
+    tables, observed, wanted = _question(model, evidence, targets)
     zeros = [factor.variables[0] for factor in tables.factors if not factor.values.all()]
     if zeros:
         warnings.warn(
@@ -216,7 +227,34 @@ def gibbs(
         if sweep >= 0:
             for variable, history in kept.items():
                 history[sweep] = state[variable]
-    return _summary(tables, kept, count, many)
+    half = count // 2
+    found = []
+    for variable, history in kept.items():
+        each = range(len(tables.states[variable]))
+        ends = np.concatenate([history[:half], history[count - half :]], 1)  # (half, 2 chains)
+        means = np.stack([(history == k).mean(0) for k in each])  # (states, chains)
+        halves = np.stack([(ends == k).mean(0) for k in each])
+        found.append(([variable], means[None], halves[None]))
+    return _summary({v: tables.states[v] for v in wanted}, found, count, many)
+
+
+def _chromatic(
+    model: Any,
+    evidence: Mapping[Variable, Any] | None,
+    targets: Iterable[Variable] | None,
+    counts: tuple[int, int, int],
+    seed: int,
+) -> Estimate:
+    """`gibbs` on a factor graph."""
+    from .factor_graph import FactorGraph
+    from .messages.chromatic import shares
+
+    graph = FactorGraph.of(model)
+    found = shares(graph, evidence, targets, *counts, np.random.default_rng(seed))
+    names, labels = graph.variables, graph.states
+    wanted = sorted(int(v) for share in found for v in share.variables)
+    alike = [([names[v] for v in share.variables], share.means, share.halves) for share in found]
+    return _summary({names[v]: labels[names[v]] for v in wanted}, alike, *counts[:2])
 
 
 def _question(
@@ -297,50 +335,62 @@ def _redrawn(
 
 
 def _summary(
-    tables: Tables, kept: dict[Variable, np.ndarray], sweeps: int, chains: int
+    states: dict[Variable, tuple[Any, ...]],
+    found: Iterable[tuple[list[Variable], np.ndarray, np.ndarray]],
+    sweeps: int,
+    chains: int,
 ) -> Estimate:
-    states = {variable: tables.states[variable] for variable in kept}
-    probabilities, errors, r_hat = {}, {}, {}
+    """The estimate from how often variables were in each state.
+
+    Args:
+        states: of each target.
+        found: variables with the same number of states K; the shares of their states in each chain,
+            (variables, K, chains); and in each half chain, (variables, K, 2 chains).
+        sweeps: of a chain.
+        chains: how many.
+    """
+    probabilities: dict[Variable, np.ndarray] = {}
+    errors: dict[Variable, np.ndarray] = {}
+    r_hat: dict[Variable, float] = {}
     least = math.inf
-    half = sweeps // 2
-    for variable, history in kept.items():
-        each = range(len(states[variable]))
-        means = np.stack([(history == k).mean(0) for k in each])  # (states, chains)
-        p, error = means.mean(1), means.std(1, ddof=1) / math.sqrt(chains)
-        probabilities[variable], errors[variable] = p, error
+    for variables, means, halves in found:
+        p, error = means.mean(2), means.std(2, ddof=1) / math.sqrt(chains)
         moved = error > 0
         least = min(least, np.min((p * (1 - p))[moved] / error[moved] ** 2, initial=math.inf))
-        halves = [history[:half], history[sweeps - half :]]
-        r_hat[variable] = _r_hat(
-            np.stack([np.concatenate([(h == k).mean(0) for h in halves]) for k in each]), half
-        )
+        probabilities |= zip(variables, p, strict=True)
+        errors |= zip(variables, error, strict=True)
+        r_hat |= zip(variables, _r_hat(halves, sweeps // 2).tolist(), strict=True)
     return Estimate(
         "Gibbs sampling",
         states,
-        probabilities,
-        errors,
+        {variable: probabilities[variable] for variable in states},
+        {variable: errors[variable] for variable in states},
         sweeps * chains,
         float(least),
-        r_hat=r_hat,
+        r_hat={variable: r_hat[variable] for variable in states},
     )
 
 
-def _r_hat(means: np.ndarray, length: int) -> float:
+def _r_hat(means: np.ndarray, length: int) -> np.ndarray:
     """The largest R-hat of a variable's states, from the share of each state in each sequence.
 
     A sequence of zeros and ones with mean m has variance length / (length - 1) m (1 - m).
 
     Args:
-        means: (states, sequences).
+        means: (..., states, sequences).
         length: of every sequence.
+
+    Returns:
+        Shape (...).
     """
-    within = (length / (length - 1) * means * (1 - means)).mean(1)
-    between = means.var(1, ddof=1)  # B / n of the book
-    if (between[within == 0] > 0).any():  # each sequence stuck in a state, not all in the same
-        return math.inf
-    moved = within > 0
-    ratio = (length - 1) / length + between[moved] / within[moved]
-    return float(np.sqrt(ratio.max(initial=1.0)))
+    within = (length / (length - 1) * means * (1 - means)).mean(-1)
+    between = means.var(-1, ddof=1)  # B / n of the book
+    ratio = np.ones_like(within)
+    np.divide(between, within, out=ratio, where=within > 0)
+    ratio = np.where(within > 0, (length - 1) / length + ratio, 1.0)
+    # each sequence stuck in a state, not all in the same
+    ratio[(within == 0) & (between > 0)] = math.inf
+    return np.sqrt(ratio.max(-1, initial=1.0))
 
 
 def _logs(values: np.ndarray) -> np.ndarray:

@@ -31,13 +31,15 @@ class Tables:
     """The states of each variable in order, and the factors whose product is the model.
 
     `directed` says that the model is a Bayesian network: factor i is then p(child | parents) of the
-    i-th variable, the child's axis first.
+    i-th variable, the child's axis first. `log_scale` is the log of a constant that multiplies the
+    product of the factors.
     """
 
     states: dict[Variable, tuple[Any, ...]]
     factors: list[Factor]
     directed: bool = False
     name: str = ""
+    log_scale: float = 0.0
     positions: dict[Variable, dict[str, int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,11 +77,11 @@ class Tables:
 
 
 def tables_of(model: Any) -> Tables:
-    """The tables of a pgmpy network, of a list of factors, or of tables themselves.
+    """The tables of a pgmpy network, of a factor graph, of a list of factors, or of tables.
 
     Args:
-        model: `DiscreteBayesianNetwork`, `DiscreteMarkovNetwork`, `Tables`, or a list of pgmpy
-            factors and of pairs (variables, array). Arrays are NumPy's or PyTorch's.
+        model: `DiscreteBayesianNetwork`, `DiscreteMarkovNetwork`, `FactorGraph`, `Tables`, or a
+            list of pgmpy factors and of pairs (variables, array). Arrays are NumPy's or PyTorch's.
 
     Raises:
         TypeError: none of these.
@@ -89,6 +91,8 @@ def tables_of(model: Any) -> Tables:
     """
     if isinstance(model, Tables):
         return model
+    if hasattr(model, "grid_shape"):
+        return model.tables()
     if hasattr(model, "get_cpds"):
         return _of_bayesian_network(model)
     if hasattr(model, "get_factors"):
@@ -96,6 +100,8 @@ def tables_of(model: Any) -> Tables:
     if isinstance(model, Sequence) and not isinstance(model, str):
         return _of_factors(model, ())
     hint = "; graphs.load reads one from a name or a file" if isinstance(model, str) else ""
+    if type(model).__name__ == "Energies":
+        hint = "; graphs.boltzmann makes a factor graph of energies"
     raise TypeError(
         "expected a pgmpy DiscreteBayesianNetwork or DiscreteMarkovNetwork, or a list of factors; "
         f"got {type(model).__name__}{hint}"
@@ -259,7 +265,10 @@ def _of_factors(given: Iterable[Any], nodes: Iterable[Variable]) -> Tables:
             )
     bare = [node for node in nodes if node not in states]
     if bare:
-        raise ValueError(f"no factor mentions {_listed(bare)}, so the number of states is unknown")
+        raise ValueError(
+            f"no factor mentions {_listed(bare)}, so the number of states is unknown: "
+            "add a factor of ones"
+        )
     return Tables(states, plain)
 
 

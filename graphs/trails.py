@@ -78,7 +78,9 @@ class Middle:
     """A middle node of a trail, and whether it blocks."""
 
     node: Node
-    kind: str  # "head-to-tail", "tail-to-tail" or "head-to-head", by the trail's arrows at the node
+    # "head-to-tail", "tail-to-tail" or "head-to-head", by the trail's arrows at the node; or
+    # "undirected".
+    kind: str
     observed: bool
     # Of a head-to-head node: the directed path to the nearest observed node, that is (node,) where
     # it is observed itself. Empty where no descendant is, and for the other kinds.

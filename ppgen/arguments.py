@@ -1,9 +1,7 @@
 """Options of the commands: from the words of a command line, a saved run and constructors."""
 
-import importlib
 import inspect
 import re
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,7 +9,7 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 
-from .names import near
+from .names import imported, near
 from .run import read_yaml
 
 # Set by the data set, or by options of the command.
@@ -57,23 +55,9 @@ def _expectation(text: str) -> str:
     return f"expected {names}; got {given.group(1)!r}{hint if 'mean' in hint else ''}"
 
 
-def _import(path: str, what: str) -> type:
+def _class(path: str, what: str) -> type:
     """The class behind a dotted path that the caller wrote."""
-    module, _, name = path.rpartition(".")
-    if name == "py":
-        raise ValueError(f"{what} {path} is a file: name the class in it, as in {module}.ClassName")
-    sys.path.insert(0, "")  # as `python -m` does: the caller's own folder
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{what} {path}: there is no module {error.name!r}") from None
-    except AttributeError:
-        known = [key for key, value in vars(sys.modules[module]).items() if isinstance(value, type)]
-        raise ValueError(f"{what} {path}: {module} has no {name!r}{near(name, known)}") from None
-    except ImportError as error:
-        raise ValueError(f"{what} {path}: {error}") from None
-    finally:
-        sys.path.remove("")
+    found = imported(path, what, inspect.isclass)
     if not isinstance(found, type):
         raise ValueError(f"{what} {path} is not a class")
     return found
@@ -96,7 +80,7 @@ def model_class(name: str) -> type:
         raise ValueError(
             f"unknown model {name!r}{near(name, MODELS)} (or give package.module.Class)"
         )
-    found = _import(name, "model")
+    found = _class(name, "model")
     if not (issubclass(found, nn.Module) and callable(getattr(found, "model", None))):
         raise ValueError(
             f"{name} is not a program: it needs to be a PyroModule with a method `model`"
@@ -117,7 +101,7 @@ def objective_class(name: str) -> type:
         raise ValueError(
             f"unknown objective {name!r}{near(name, ours)} (or give package.module.Class)"
         )
-    found = _import(name, "objective")
+    found = _class(name, "objective")
     if not issubclass(found, (objective.Objective, PyroELBO)):
         raise ValueError(f"{name} is neither an Objective nor one of Pyro's ELBOs")
     return found

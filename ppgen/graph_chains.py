@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.names import unknown
 
-from .graph_pictures import new_drawing
-from .graph_words import Parser, add_drawing, say_drawn, say_json, say_lines
+from .graph_words import Parser, add_drawing, new_picture, say_drawn, say_json, say_lines
 
 if TYPE_CHECKING:
     from graphs.sequences.markov_chain import MarkovChain
@@ -45,7 +44,7 @@ def chain(argv: list[str]) -> None:
         raise ValueError("--start STATE and --steps N go together: one needs the other")
     if options.steps is not None and not 0 <= options.steps < 2**63:
         raise ValueError(f"--steps must be 0 or more, and below 2^63; got {options.steps}")
-    out = new_drawing(options)
+    out = new_picture(options.draw, options.overwrite)
     found = read_chain(Path(options.matrix))
     names = {str(state): state for state in found.states}
     start = None if options.start is None else _state(names, options.start)

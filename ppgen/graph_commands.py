@@ -1,9 +1,12 @@
 """The command `ppgen graph`, and what it says of independence: separation and blankets."""
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from .graph_chains import chain
+from .graph_denoise import denoise
 from .graph_learning import learn
 from .graph_pictures import draw
 from .graph_programs import from_program
@@ -24,8 +27,8 @@ from .names import near
 
 COMMANDS = {
     "show": "what a network is, or one of its variables; without a name, which networks there are",
-    "separate": "whether some variables are d-separated from others, and what blocks each trail",
-    "blanket": "the Markov blanket of a variable: parents, children, co-parents",
+    "separate": "whether some variables are separated from others, and what blocks each trail",
+    "blanket": "the Markov blanket of a variable: parents, children, co-parents; or neighbours",
     "query": "exact posteriors given evidence, for one case or for a file of them",
     "sample": "rows drawn from a network, also given evidence",
     "draw": "a picture of a network",
@@ -34,12 +37,14 @@ OTHERS = {  # their first word is no network
     "learn": "a network from rows: its structure, or the tables of one that is given",
     "from-program": "the graph of a Pyro program: sites, plates and what depends on what",
     "chain": "a Markov chain from its transition probabilities",
+    "denoise": "a noisy image restored under a Markov random field",
 }
 HELP = """usage: ppgen graph COMMAND NETWORK [options]
 
 Discrete Bayesian and Markov networks: look at them, question them exactly, draw rows from them,
-learn them from rows; the graphs of Pyro programs, and Markov chains.
-NETWORK is a name (`ppgen graph show` lists them) or a .bif, .xmlbif, .net or .uai file, also .gz.
+learn them from rows; the graphs of Pyro programs, Markov chains, and images restored.
+NETWORK is a name (`ppgen graph show` lists them) or a .bif, .xmlbif, .net, .uai or .fg file, also
+.gz.
 
 commands:
 {commands}
@@ -59,12 +64,15 @@ start here:
   ppgen graph learn rows.csv --out net.bif --compare alarm
   ppgen graph from-program VAE
   ppgen graph chain matrix.csv
+  ppgen graph denoise noisy.png --out clean.png --noise 0.1 --compare sheet.png
 
 Every command takes --json, and `ppgen graph COMMAND --help` explains it.
 """
 
 
 def graph(argv: list[str]) -> None:
+    if sys.stdout is None:  # closed by who started us, as >&- does: nothing printed is wanted
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if not argv or argv[0] in ("-h", "--help", "help"):
         listed = [
             "\n".join(f"  {k:14s}{v}" for k, v in part.items()) for part in (COMMANDS, OTHERS)
@@ -81,6 +89,7 @@ def graph(argv: list[str]) -> None:
         "learn": learn,
         "from-program": from_program,
         "chain": chain,
+        "denoise": denoise,
     }
     if argv[0] not in run:
         raise ValueError(f"unknown command {argv[0]!r}{near(argv[0], run)}")
@@ -92,8 +101,10 @@ def separate(argv: list[str]) -> None:
         "separate",
         "NETWORK A B [--given C ...] [--max-trails N] [--draw FILE] [--json]",
         "Tell whether A and B are d-separated given C, that is independent given C whatever the "
-        "tables are, and show the trails between them with what blocks each. A and B may be "
-        "several variables, separated by commas.",
+        "tables are, and show the trails between them with what blocks each. In a Markov network "
+        "(a .fg file, or a .uai file of type MARKOV) A and B are separated where every path "
+        "between them passes a variable of C, which cuts it. A and B may be several variables, "
+        "separated by commas.",
         "ppgen graph separate alarm HISTORY CVP",
         "ppgen graph separate alarm HISTORY,CVP HR --given LVFAILURE LVEDVOLUME --draw why.png",
     )
@@ -108,15 +119,11 @@ def separate(argv: list[str]) -> None:
     options = parser.read(argv)
     if options.max_trails < 1:
         raise ValueError(f"--max-trails must be 1 or more; got {options.max_trails}")
-    out = new_picture(options)
+    out = new_picture(options.draw, options.overwrite)
     network = Network(options.network)
-    if not network.tables.directed:
-        raise ValueError(
-            f"{network.name} is a Markov network: d-separation is of directed networks"
-        )
-    from graphs.trails import explain_separation
+    from graphs import explain_separation, separated
 
-    found = explain_separation(
+    found = (explain_separation if network.tables.directed else separated)(
         network.graph,
         network.variables([options.a]),
         network.variables([options.b]),
@@ -125,6 +132,7 @@ def separate(argv: list[str]) -> None:
     )
     document: dict[str, Any] = {
         "network": network.name,
+        "directed": network.tables.directed,
         "a": [str(v) for v in found.a],
         "b": [str(v) for v in found.b],
         "given": [str(v) for v in found.given],
@@ -134,6 +142,7 @@ def separate(argv: list[str]) -> None:
                 "nodes": [str(v) for v in trail.nodes],
                 "arrows": list(trail.arrows),
                 "open": trail.open,
+                "blocked_by": [str(v) for v in trail.blocked_by],
                 "middles": [
                     {
                         "node": str(middle.node),
@@ -162,7 +171,8 @@ def blanket(argv: list[str]) -> None:
         "blanket",
         "NETWORK X [--draw FILE] [--json]",
         "Show the Markov blanket of a variable: the parents, the children and the children's other "
-        "parents. Given these the variable is independent of all others.",
+        "parents; in a Markov network the neighbours. Given these the variable is independent of "
+        "all others.",
         "ppgen graph blanket alarm CVP",
         "ppgen graph blanket alarm CATECHOL --draw blanket.png",
     )
@@ -170,7 +180,7 @@ def blanket(argv: list[str]) -> None:
     parser.add_argument("variable", metavar="X", help="a variable")
     add_drawing(parser)
     options = parser.read(argv)
-    out = new_picture(options)
+    out = new_picture(options.draw, options.overwrite)
     network = Network(options.network)
     graph, chosen = network.graph, network.variable(options.variable)
     roles: dict[str, list[Any]] = {}

@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 from graphs.names import unknown
 
-from .graph_pictures import new_drawing
 from .graph_rows import new_file, open_rows
-from .graph_words import Network, Parser, add_drawing, drawn, say_drawn, say_json, say_lines
+from .graph_words import (
+    Network,
+    Parser,
+    add_drawing,
+    drawn,
+    new_picture,
+    say_drawn,
+    say_json,
+    say_lines,
+)
 
 if TYPE_CHECKING:
     from graphs.learning.comparison import Comparison
@@ -80,7 +88,7 @@ def learn(argv: list[str]) -> None:
     path = new_file(options.out, options.overwrite)
     if path.suffix.lower() not in ENDINGS:
         raise ValueError(f"--out {path}: expected a file that ends in one of {', '.join(ENDINGS)}")
-    picture = new_drawing(options)
+    picture = new_picture(options.draw, options.overwrite)
     true = None if options.compare is None else _directed(options.compare, "--compare")
     if true is not None:
         _same_variables(options, true)

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import importlib
 import inspect
 import json
 import sys
@@ -11,9 +10,17 @@ from typing import Any
 
 from graphs.names import unknown
 
-from .graph_pictures import new_drawing
-from .graph_words import Parser, add_drawing, drawn, say_drawn, say_json, say_lines, say_table
-from .names import near
+from .graph_words import (
+    Parser,
+    add_drawing,
+    drawn,
+    new_picture,
+    say_drawn,
+    say_json,
+    say_lines,
+    say_table,
+)
+from .names import imported, near
 
 IMAGE = (1, 28, 28)  # one example of the models that ppgen knows by a short name
 BATCH = 2
@@ -61,7 +68,7 @@ def from_program(argv: list[str]) -> None:
         raise ValueError("--given goes with --separate A B")
     if any(size < 1 for size in options.shape or ()):
         raise ValueError(f"--shape takes whole numbers from 1; got {_spaced(options.shape)}")
-    out = new_drawing(options)
+    out = new_picture(options.draw, options.overwrite)
     positional, named = _arguments(options.args)
     with contextlib.redirect_stdout(sys.stderr):  # what the program itself prints is no answer
         program, name = _program(options, positional, named)
@@ -158,7 +165,7 @@ def _program(
 
     path, shape = options.program, options.shape
     shape = None if shape is None else tuple(shape)
-    found: Any = MODELS[path] if path in MODELS else _import(path)
+    found = _named(path)
     if shape is None and found in MODELS.values() and "shape" not in named and not positional:
         shape = IMAGE
     name = path
@@ -192,35 +199,26 @@ def _owner(found: Any) -> Any:
     return getattr(found, "__self__", found)
 
 
-def _import(path: str) -> Any:
-    """What a dotted path that the caller wrote names.
+def _named(path: str) -> Any:
+    """What a name of ours or a dotted path of the caller's stands for.
 
     Raises:
-        ValueError: no such module or name, or a module that cannot be imported.
+        ValueError: no such name or module, or a module that cannot be imported.
     """
     from .models import MODELS
 
-    module, _, name = path.rpartition(".")
-    if not module:
+    if path in MODELS:
+        return MODELS[path]
+    if not path.rpartition(".")[0]:
         raise ValueError(
             f"unknown program {path!r}{near(path, MODELS)} (or give package.module.Name)"
         )
-    if name == "py":
-        raise ValueError(f"{path} is a file: name the program in it, as in {module}.name")
-    sys.path.insert(0, "")  # as `python -m` does: the caller's own folder
     try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"{path}: there is no module {error.name!r}") from None
-    except AttributeError as error:
-        if module not in sys.modules:  # its own code failed
-            raise ValueError(f"{path}: {module} cannot be imported: {error}") from error
-        known = [key for key, value in vars(sys.modules[module]).items() if callable(value)]
-        raise ValueError(f"{path}: {module} has no {name!r}{near(name, known)}") from None
+        return imported(path, "program", callable)
+    except ValueError:
+        raise
     except Exception as error:
-        raise ValueError(f"{path}: {module} cannot be imported: {_said(error)}") from error
-    finally:
-        sys.path.remove("")
+        raise ValueError(f"program {path} cannot be imported: {_said(error)}") from error
 
 
 def _built(

@@ -170,7 +170,9 @@ def _explain(
     given = ", ".join(f"{v}={state}" for v, state in evidence.items()) or "nothing"
     say_lines(
         f"most probable explanation of {document['network']} given {given}",
-        f"log probability {found.log_probability:.6f} nats",
+        f"log probability {found.log_probability:.6f} nats"
+        if engine.tables.directed
+        else f"log product {found.log_probability:.6f} nats: of the tables, not normalised",
         "",
     )
     rows = [(str(v), str(s), "observed" if v in evidence else "") for v, s in shown.items()]

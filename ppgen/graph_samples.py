@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from .graph_rows import BLOCK, TEXT, new_rows, output, progress
@@ -36,6 +36,7 @@ def sample(argv: list[str]) -> None:
     network = Network(options.network)
     evidence = network.evidence(options.evidence)
     draws = _draws(network, evidence, options.n, options.seed)
+    draws = chain([next(draws)], draws)  # what cannot be drawn from is refused before any output
     document: dict[str, Any] = {
         "network": network.name,
         "evidence": {str(v): str(state) for v, state in evidence.items()},

@@ -45,7 +45,7 @@ def show(argv: list[str]) -> None:
                 raise ValueError(f"--{name} needs a network: ppgen graph show NETWORK --{name} ...")
         _show_networks(options.json)
         return
-    out = new_picture(options)
+    out = new_picture(options.draw, options.overwrite)
     network = Network(options.network)
     if options.variable is None:
         from graphs.exact.junction_tree import JunctionTree

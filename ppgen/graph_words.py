@@ -214,8 +214,20 @@ def add_drawing(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is there")
 
 
-def new_picture(options: argparse.Namespace) -> Path | None:
-    return None if options.draw is None else new_file(options.draw, options.overwrite)
+def new_picture(path: str | None, overwrite: bool) -> Path | None:
+    """The picture to write, refused before any work where it cannot be; None where none is asked.
+
+    Raises:
+        ValueError: another ending, or a file that is there.
+        FileNotFoundError: no folder to write in.
+    """
+    if path is None:
+        return None
+    from graphs.pictures.drawing import picture_ending
+
+    out = new_file(path, overwrite)
+    picture_ending(out)
+    return out
 
 
 def drawn(document: dict[str, Any], out: Path | None, graph: Any, **how: Any) -> None:

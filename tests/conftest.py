@@ -1,5 +1,6 @@
 """What every test shares: one thread, fixed seeds, and nothing global left behind."""
 
+import os
 import random
 import sys
 from pathlib import Path
@@ -8,12 +9,17 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # so that `tests.programs` can be imported, as a command does
     sys.path.insert(0, str(ROOT))
 
 torch.set_num_threads(1)
+
+# The same examples in every run; HYPOTHESIS_PROFILE=default looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def global_state() -> dict:

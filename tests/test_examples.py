@@ -317,6 +317,89 @@ def weather_hmm(found):
     assert found["largest error of a mean"] < 1 and found["largest error of a transition"] < 0.1
 
 
+@example
+def loopy_coupling(found):
+    for model in ("cycle, attractive", "cycle, frustrated", "grid, attractive", "grid, frustrated"):
+        assert found[f"{model}: mean field, highest"] < 1e-9
+        assert found[f"{model}: tree-reweighted, lowest"] > -1e-9
+        sign = -1 if model.endswith("attractive") else 1
+        assert sign * found[f"{model}, J = 0.5: Bethe, log Z"] > 0.01
+    for model in ("cycle, attractive", "grid, attractive"):
+        assert found[f"{model}, J = 3: Bethe, marginal"] > 0.25
+        assert found[f"{model}, J = 3: tree-reweighted, marginal"] < 0.01
+    assert found["cycle, frustrated: couplings at which belief propagation converged"] == 25
+    assert 3 < found["grid, frustrated: couplings at which belief propagation converged"] < 20
+
+
+@example
+def ising_temperatures(found):
+    for where in ("below", "at", "above"):
+        exact = found[f"{where}: log Z by enumeration"]
+        assert found[f"{where}: log Z"] == pytest.approx(exact, abs=1e-10)
+        assert found[f"{where}: log Z by Bethe"] < exact - 0.05
+        error = found[f"{where}: u, error"]
+        assert found[f"{where}: u"] == pytest.approx(found[f"{where}: u, exact"], abs=5 * error)
+    assert found["at: u, exact"] == pytest.approx(-math.sqrt(2))
+    assert found["below: |m|"] == pytest.approx(found["below: |m|, exact"], abs=2e-3)
+    assert 0.4 < found["at: |m|"] < 0.65
+    assert found["above: |m|"] < 0.05
+
+
+@example
+def denoising(found):
+    least = found["energy, graph cut"]
+    assert all(v >= least for k, v in found.items() if k.startswith("energy"))
+    assert found["wrong, ICM"] > 3 * found["wrong, graph cut"]
+    assert found["wrong, ICM, learned"] < found["wrong, graph cut"] < found["wrong, noisy"] / 5
+    assert found["pixels that ICM moves at the minimum"] == 0
+
+
+@example
+def segmentation(found):
+    assert found["least fall of E by a cut"] >= -1e-6
+    assert found["unlike the clean, cut"] < 0.005 < 0.015 < found["unlike the clean, colour alone"]
+    assert found["border, cut"] < found["border, colour alone"] / 5
+    assert found["E, cut"] < found["E, colour alone"] and found["flower outside the rectangle"] == 0
+
+
+@example
+def belief_propagation_chain(found):
+    # by hand: m_{x1->x2} = (.2 * 3 + .8, .2 + .8 * 3) / 4, and so on
+    assert found["nothing seen: m_{x1->x2}(x2), on"] == pytest.approx(2.6 / 4)
+    assert found["nothing seen: m_{x2->x3}(x3), on"] == pytest.approx((1.4 + 3 * 2.6) / 16)
+    assert found["nothing seen: m_{x3->x2}(x2), on"] == pytest.approx((0.7 + 3 * 0.3) / 4)
+    assert found["x3 seen on: m_{x3->x2}(x2), on"] == pytest.approx(3 / 4)
+    for seen in ("nothing seen", "x3 seen on"):
+        for name in ("p(x1 = on)", "p(x2 = on)", "p(x3 = on)", "log Z"):
+            exact = found[f"{seen}: {name}, enumerated"]
+            assert found[f"{seen}: {name}"] == pytest.approx(exact, abs=1e-12)
+    assert found["x3 seen on: p(x1 = on)"] > found["nothing seen: p(x1 = on)"]
+    assert found["operations, one marginal"] == 2 * 2**2
+    assert found["operations, all marginals"] == 2 * 2 * 2**2
+    assert found["configurations"] == 2**3
+    assert found["frames"] == 1 + 4 + 8
+
+
+@example
+def belief_propagation_tree(found):
+    assert found["operations"] == 2 * 5 * 3**2
+    assert found["configurations"] == 3**6
+    for run in ("root x1", "root x6", "flooding", "residual"):
+        assert found[f"{run}: worst error"] < 1e-12
+        assert found[f"{run}: log Z"] == pytest.approx(found["log Z"], abs=1e-12)
+    for run in ("root x1", "root x6"):
+        assert found[f"{run}: messages"] == 2 * 5
+        assert found[f"{run}: operations"] == found["operations"]
+    assert found["flooding: iterations"] == 3 + 1  # the longest way has three edges
+    assert found["flooding: messages"] == 10 * 4
+    assert found["residual: messages"] < found["flooding: messages"]
+    assert found["max-product: differs from enumeration"] == 0
+    assert found["max-product: score"] == pytest.approx(found["best score"], abs=1e-12)
+    assert found["each by itself: score"] < found["best score"] - 1
+    assert found["each by itself: variables that differ"] == 4
+    assert found["frames"] == 1 + 10 + 8
+
+
 # alarm's file has tables whose printed digits do not sum to one exactly
 @pytest.mark.filterwarnings(r"ignore:alarm. \d+ columns of tables sum to 1 only:UserWarning")
 @pytest.mark.parametrize("name", CHECKS)

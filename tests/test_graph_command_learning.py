@@ -119,7 +119,11 @@ def test_the_examples_of_each_help_run(command, said, rows, folder, capsys):
     examples = re.findall(r"^  ppgen graph (.+)$", text, re.MULTILINE)
     assert len(examples) >= 2
     (folder / "rows.csv").write_bytes(rows.read_bytes())
+    light = np.indices((9, 12)).sum(0) // 6 % 2 * 255
+    for name in ("noisy.png", "truth.png", "photo.jpg", "grainy.jpg"):
+        Image.fromarray(light.astype(np.uint8)).save(name)
     for example in examples:
+        (folder / "clean.png").unlink(missing_ok=True)  # more than one example writes it
         assert run(*shlex.split(example)) == 0, capsys.readouterr().err
 
 
@@ -439,6 +443,8 @@ def test_wrong_words_for_programs_are_refused(refused, folder):
     refused("from-program", "odd_programs.py", match="is a file")
     refused("from-program", "none_such.model", match="there is no module 'none_such'")
     refused("from-program", "broken_programs.model", match="cannot be imported: SyntaxError")
+    program(folder, "failing_programs", "import math\nmath.none_such\n")
+    refused("from-program", "failing_programs.model", match="cannot be imported: AttributeError")
     refused("from-program", "odd_programs.take", match="did you mean takes")
     refused("from-program", "odd_programs.SIZE", match="is no program: it is a int")
     refused("from-program", "odd_programs.takes", match="takes x: give the shape")

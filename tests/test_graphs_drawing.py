@@ -11,11 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from graphs.independence import explain_separation, markov_blanket, moralize
+from graphs.independence import markov_blanket, moralize
 from graphs.pictures.drawing import CHILD, CO_PARENT, PARENT, draw
 from graphs.pictures.layout import layout_of
 from graphs.pictures.picture import BLOCKED, FAINT, INK, OPEN, SHADE
 from graphs.pictures.shapes import distance
+from graphs.trails import explain_separation
 
 ASIA = nx.DiGraph(
     [

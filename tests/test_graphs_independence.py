@@ -8,15 +8,9 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from graphs.independence import (
-    d_separated,
-    equivalent,
-    explain_separation,
-    local_independencies,
-    markov_blanket,
-    moralize,
-)
+from graphs.independence import equivalent, local_independencies, markov_blanket, moralize
 from graphs.simple_paths import simple_paths
+from graphs.trails import d_separated, explain_separation
 
 HEAD_TO_HEAD = nx.DiGraph([("a", "c"), ("b", "c")])
 HEAD_TO_TAIL = nx.DiGraph([("a", "c"), ("c", "b")])

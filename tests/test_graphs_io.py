@@ -312,7 +312,7 @@ def test_what_cannot_be_found(tmp_path):
         io.read(tmp_path / "nowhere" / "x.bif")
     for name in ("asia.txt", "asia.txt.gz", "asia.gz"):
         with pytest.raises(
-            ValueError, match=r"the ending must be .bif, .xmlbif, .xml, .uai or .net"
+            ValueError, match=r"the ending must be .bif, .xmlbif, .xml, .uai, .net or .fg"
         ):
             io.read(tmp_path / name)
     with pytest.raises(TypeError, match="name or the path of a file; got int"):
@@ -542,7 +542,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["net.bif"]
     io.save(io.read("cancer"), path, overwrite=True)
     assert io.read(path).states == io.read("cancer").states
-    with pytest.raises(ValueError, match=r"the ending must be .bif, .xmlbif, .uai or .net"):
+    with pytest.raises(ValueError, match=r"the ending must be .bif, .xmlbif, .uai, .net or .fg"):
         io.save(io.read("asia"), tmp_path / "net.txt")
     with pytest.raises(FileNotFoundError, match="no folder"):
         io.save(io.read("asia"), tmp_path / "none" / "net.bif")

@@ -519,3 +519,8 @@ def test_marginals_are_margins_of_joints():
         table = posterior.joint(first, second)
         np.testing.assert_allclose(table.sum(1), posterior[first], atol=1e-12)
         np.testing.assert_allclose(table.sum(0), posterior[second], atol=1e-12)
+
+
+def test_no_draws_at_all():
+    tree = JunctionTree([(("a", "b"), np.ones((2, 3)))])
+    assert tree.sample(0).shape == (0, 2) and tree.sample(0, {"a": 1}).shape == (0, 2)

@@ -49,6 +49,15 @@ def test_the_block_on_bayesian_networks(tmp_path, monkeypatch, capsys):
     assert names["posterior"]["LVFAILURE"].sum() == pytest.approx(1.0)
 
 
+def test_the_block_on_markov_random_fields(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "readme"}
+    exec(PYTHON[3], names)
+    said = capsys.readouterr().out
+    assert "m_{x3->x2}(x2) = sum_{x3} psi(x2,x3)" in said and "graph_cut" in said
+    assert names["beliefs"]["x2"] == pytest.approx([0.55, 0.45])
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_option_of_the_commands_is_known(line, tmp_path, monkeypatch, capsys):
     """Each line is refused, if at all, for want of the run it speaks of, not for its options."""

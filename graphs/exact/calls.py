@@ -10,6 +10,7 @@ import numpy as np
 from .clique_tree import CliqueTree
 
 Call = tuple[Any, tuple[Any, ...]]
+Run = tuple[int, tuple[bool, ...]]  # a length, and which of some scopes mention it
 Operand = tuple[np.ndarray, Sequence[int]]  # a table's memory and its scope
 INNER = 24  # a strided inner loop shorter than this costs more than a copy that lengthens it
 BLOCK = 96  # rows of the 0/1 matrix that sums short inner blocks
@@ -27,22 +28,13 @@ class Calls:
         self.scratch = np.empty(0, dtype)
         self._kernels: dict[tuple[int, int], np.ndarray] = {}
 
-    def runs(
-        self, axes: Sequence[int], *scopes: Sequence[int]
-    ) -> list[tuple[int, tuple[bool, ...]]]:
+    def runs(self, axes: Sequence[int], *scopes: Sequence[int]) -> list[Run]:
         """Neighbouring axes that the same scopes mention, as one axis: (length, mentioned by)."""
         cards = self.tree.cardinalities
         sets = [set(scope) for scope in scopes]
-        runs: list[tuple[int, tuple[bool, ...]]] = []
-        for v in axes:
-            if cards[v] == 1:
-                continue
-            kind = tuple(v in inside for inside in sets)
-            if runs and runs[-1][1] == kind:
-                runs[-1] = runs[-1][0] * cards[v], kind
-            else:
-                runs.append((cards[v], kind))
-        return runs
+        return _coalesced(
+            [(cards[v], tuple(v in inside for inside in sets)) for v in axes if cards[v] != 1]
+        )
 
     def broadcast(
         self, buffer: np.ndarray, scope: Sequence[int], out: np.ndarray, axes: Sequence[int]
@@ -99,18 +91,18 @@ class Calls:
         self, buffer: np.ndarray, axes: Sequence[int], kept: Sequence[int], out: np.ndarray
     ) -> list[Call]:
         """out = the table summed to `kept`, in matrix products with ones, outermost axes first."""
-        runs = [(n, kind[0]) for n, kind in self.runs(axes, kept)]
+        runs = self.runs(axes, kept)
         calls: list[Call] = []
         spare = self.scratch
         while True:
-            at = next((i for i, (_, keep) in enumerate(runs) if not keep), None)
+            at = next((i for i, (_, (keep,)) in enumerate(runs) if not keep), None)
             if at is None:
                 break
             before = math.prod(n for n, _ in runs[:at])
             length = runs[at][0]
             after = math.prod(n for n, _ in runs[at + 1 :])
             runs = _coalesced(runs[:at] + runs[at + 1 :])
-            last = all(keep for _, keep in runs)
+            last = all(keep for _, (keep,) in runs)
             size = before * after * self.batch
             target = out if last else spare[:size]
             if not last:
@@ -156,11 +148,12 @@ class Calls:
         return self._kernels[length, after]
 
 
-def _coalesced(runs: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
-    joined: list[tuple[int, bool]] = []
-    for length, keep in runs:
-        if joined and joined[-1][1] == keep:
-            joined[-1] = joined[-1][0] * length, keep
+def _coalesced(runs: Sequence[Run]) -> list[Run]:
+    """Neighbours that the same scopes mention, as one."""
+    joined: list[Run] = []
+    for length, kind in runs:
+        if joined and joined[-1][1] == kind:
+            joined[-1] = joined[-1][0] * length, kind
         else:
-            joined.append((length, keep))
+            joined.append((length, kind))
     return joined

@@ -158,7 +158,7 @@ def draw(
         drawn = np.empty(n, int)
         order = np.argsort(at, kind="stable")
         groups, starts = np.unique(at[order], return_index=True)
-        for group, start, stop in zip(groups, starts, [*starts[1:], n], strict=True):
+        for group, start, stop in zip(groups, starts, [*starts, n][1:], strict=True):
             members = order[start:stop]
             masses = np.exp(table[:, group] - table[:, group].max())
             ladder = np.cumsum(masses)

@@ -98,7 +98,7 @@ def eliminate(
         tuple(steps),
         last,
         (posterior / total).reshape([len(states[variable]) for variable in problem.query]),
-        float(top + np.log(total)),
+        float(top + np.log(total)) + problem.tables.log_scale,
     )
 
 

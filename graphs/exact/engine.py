@@ -1,5 +1,6 @@
 """Exact inference in numbers: variables 0..n-1, tables, rows of evidence as state indices."""
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -136,9 +137,8 @@ class Engine:
         program = view.programs.get(key)
         if program is None:
             program = Propagation(view.tree, factors, rows.count, self.dtype, asked)
-            if (
-                rows.count * view.tree.cost.total_cells <= EXPENSIVE // 8
-            ):  # larger ones are not kept
+            # Larger ones are not kept: their memory would stay taken.
+            if rows.count * view.tree.cost.total_cells <= EXPENSIVE // 8:
                 view.programs = {key: program}
         else:
             program.rebind(factors)
@@ -285,10 +285,7 @@ class Engine:
         return log_z + log_top, results
 
     def size(self, scope: Scope) -> int:
-        size = 1
-        for v in scope:
-            size *= self.cardinalities[v]
-        return size
+        return math.prod(self.cardinalities[v] for v in scope)
 
     def weights(self, view: Reduction, rows: Rows) -> dict[int, np.ndarray]:
         """By variable of the view, what multiplies its states in each row."""

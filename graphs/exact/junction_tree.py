@@ -32,9 +32,9 @@ class JunctionTree:
         posterior["LVFAILURE"], posterior.log_evidence
 
     Args:
-        model: a pgmpy Bayesian or Markov network, or a list of factors: pgmpy's, or pairs of
-            variables and a NumPy array or tensor. Tensors that require gradients make every answer
-            differentiable with respect to them.
+        model: a pgmpy Bayesian or Markov network, a `FactorGraph`, or a list of factors: pgmpy's,
+            or pairs of variables and a NumPy array or tensor. Tensors that require gradients make
+            every answer differentiable with respect to them.
         seed: of ties between equally good elimination orders.
         dtype: "float64" or "float32", or NumPy's or torch's dtype of that name.
         device: where to compute: NumPy on the CPU, PyTorch elsewhere.
@@ -60,13 +60,18 @@ class JunctionTree:
         self._names = list(self.tables.states)
         self._index = {variable: i for i, variable in enumerate(self._names)}
         factors = self.tables.factors
-        self._learned = _tensors(model, factors)
+        self._log_scale: Any = self.tables.log_scale
+        given = model
+        if getattr(model, "is_tensor", False):  # a factor graph's, that leads back to its tensors
+            given, self._log_scale = model.linear()
+        self._learned = _tensors(given)
         directed = self.tables.directed
+        scopes = [tuple(self._index[v] for v in factor.variables) for factor in factors]
         self._engine = Engine(
             [len(states) for states in self.tables.states.values()],
-            [tuple(self._index[v] for v in factor.variables) for factor in factors],
+            scopes,
             [factor.values for factor in factors],
-            partial(not_barren, self.tables, self._index) if directed else None,
+            partial(not_barren, scopes) if directed else None,
             seed,
             np.dtype(name),
         )
@@ -99,7 +104,8 @@ class JunctionTree:
                 multiplies the model; tensors may require gradients.
             tables: tensors in place of the model's tables: by variable for a Bayesian network (the
                 table p(variable | parents), shaped as `engine.tables` has it), else by the factor's
-                number. Answers can be differentiated with respect to them.
+                number in `engine.tables.factors`, whose `log_scale` stays. Answers can be
+                differentiated with respect to them.
 
         Raises:
             ValueError: the single row of evidence is impossible (a smallest conflicting part is
@@ -113,7 +119,7 @@ class JunctionTree:
         if single and not log_z[0] > -np.inf:
             raise ValueError(self._conflict(rows, replaced))
         return Posterior(
-            _log_evidence=log_z,
+            _log_evidence=_scaled(log_z, self._log_scale),
             _marginals={self._names[v]: t for (v,), t in zip(wanted, found, strict=True)},
             _states=self.tables.states,
             _single=single,
@@ -140,6 +146,7 @@ class JunctionTree:
         if single and not value[0] > -np.inf:
             raise ValueError(self._conflict(rows, tables))
         states[:, ~(value > -np.inf)] = -1
+        value = value + self.tables.log_scale
         assignment: dict[Variable, Any] = {}
         for name, found in zip(self._names, states, strict=True):
             known = np.empty(len(self.tables.states[name]) + 1, dtype=object)  # the last is None
@@ -316,7 +323,7 @@ def _arrays(tables: Mapping[int, Any]) -> dict[int, np.ndarray]:
     return {at: t.detach().cpu().numpy() if hasattr(t, "detach") else t for at, t in tables.items()}
 
 
-def _tensors(model: Any, factors: list[Any]) -> dict[int, Any]:
+def _tensors(model: Any) -> dict[int, Any]:
     """The factors that were given as tensors which require gradients."""
     if not isinstance(model, (list, tuple)):
         return {}
@@ -326,3 +333,13 @@ def _tensors(model: Any, factors: list[Any]) -> dict[int, Any]:
         if getattr(values, "requires_grad", False):
             found[index] = values
     return found
+
+
+def _scaled(log_z: Any, log_scale: Any) -> Any:
+    """log Z of each row with the logarithm of the model's scale, a number or a tensor."""
+    if hasattr(log_scale, "detach"):
+        import torch
+
+        log_z = torch.as_tensor(log_z)
+        log_scale = log_scale.to(log_z.device)
+    return log_z + log_scale

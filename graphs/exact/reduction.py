@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from ..tables import Tables
 from .clique_tree import MERGED, TRIALS, CliqueTree
 
 Table = Any  # numpy.ndarray or torch.Tensor
@@ -92,15 +91,16 @@ def _like(codes: np.ndarray, table: Table) -> Any:
     return torch.as_tensor(codes, device=table.device)
 
 
-def not_barren(tables: Tables, index: Mapping[Any, int], needed: Collection[int]) -> set[int]:
+def not_barren(scopes: Sequence[tuple[int, ...]], needed: Collection[int]) -> set[int]:
     """The factors of a Bayesian network that bear on some variables: their own and ancestors'.
+
+    Factor i is the table of variable i, whose scope is the variable and then its parents.
 
     What is neither asked for nor observed, nor has such a descendant, sums to one (Shachter 1986).
     """
-    parents = [tuple(index[v] for v in factor.variables[1:]) for factor in tables.factors]
     found, waiting = set(needed), list(needed)
     while waiting:
-        for parent in parents[waiting.pop()]:
+        for parent in scopes[waiting.pop()][1:]:
             if parent not in found:
                 found.add(parent)
                 waiting.append(parent)

@@ -259,8 +259,8 @@ def write_uai(tables: Tables) -> Iterable[str]:
     yield str(len(index))
     yield " ".join(str(len(states)) for states in tables.states.values())
     yield str(len(tables.factors))
-    for (first, *rest), _ in tables.factors:
-        scope = [*rest, first] if tables.directed else [first, *rest]
+    for variables, _ in tables.factors:
+        scope = [*variables[1:], variables[0]] if tables.directed else variables
         yield " ".join(map(str, [len(scope), *(index[variable] for variable in scope)]))
     for _, values in tables.factors:
         yield ""

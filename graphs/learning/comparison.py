@@ -153,7 +153,7 @@ class Comparison:
         """
         from pathlib import Path
 
-        from ..pictures.drawing import _ending, _write
+        from ..pictures.drawing import picture_ending, write_picture
         from ..pictures.picture import BLOCKED, INK, OPEN, PALE, EdgeLook, Look, NodeLook, Picture
 
         looks = {
@@ -179,14 +179,14 @@ class Comparison:
         layered, shown = _plain(self.true), _plain(self.true)
         shown.add_edges_from(self.extra)
         layered.add_edges_from(sorted(arc, key=place.__getitem__) for arc in self.extra)
-        ending = None if path is None else _ending(Path(path))
+        ending = None if path is None else picture_ending(Path(path))
         picture = Picture(layered, look)
         picture.graph = shown
         bends = picture.layout.bends
         bends |= {arc: bends[arc[::-1]][::-1] for arc in self.extra if arc[::-1] in bends}
         figure = picture.draw(ax)
         if path is not None and ending is not None:
-            _write(figure, Path(path), ending)
+            write_picture(figure, Path(path), ending)
         return figure
 
 

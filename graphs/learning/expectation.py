@@ -9,7 +9,7 @@ from ..ancestral import flat_index
 from ..exact.engine import Engine, Scope
 from ..exact.reduction import not_barren
 from ..exact.rows import Rows
-from ..tables import Factor, Tables, Variable
+from ..tables import Variable
 from .counts import Cells, counts
 
 Family = tuple[Variable, ...]  # a variable and its parents
@@ -30,7 +30,6 @@ class Expectation:
     def __init__(self, cells: Cells, families: list[Family]) -> None:
         names = list(cells.states)
         index = {variable: i for i, variable in enumerate(names)}
-        self.states, self.families, self.index = cells.states, families, index
         self.sizes = [len(states) for states in cells.states.values()]
         self.scopes: list[Scope] = [tuple(index[v] for v in family) for family in families]
         self.engine: Engine | None = None
@@ -74,9 +73,7 @@ class Expectation:
             MemoryError: see `Engine.afford`.
         """
         if self.engine is None:
-            factors = [Factor(f, table) for f, table in zip(self.families, tables, strict=True)]
-            network = Tables(self.states, factors, directed=True)
-            relevant = partial(not_barren, network, self.index)
+            relevant = partial(not_barren, self.scopes)
             self.engine = Engine(self.sizes, self.scopes, tables, relevant, 0, np.dtype(np.float64))
         else:
             self.engine.rebind(tables)

@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 
 from ..ancestral import checked_count
-from ..io import _bayesian_network
+from ..io import bayesian_network
 from ..names import unknown
 from ..progress import Bar
 from ..tables import Factor, Tables, Variable, bayesian, refuse_cycles
@@ -153,7 +153,7 @@ def learn_parameters(
         )
     factors = [Factor(f, table) for f, table in zip(families, found.tables, strict=True)]
     name = str(getattr(graph, "name", "") or "")
-    model = _bayesian_network(bayesian(cells.states, factors, name))
+    model = bayesian_network(bayesian(cells.states, factors, name))
     model.latents = {v for v in cells.states if v not in cells.codes}
     return Learned(
         model=model,

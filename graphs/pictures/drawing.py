@@ -1,7 +1,6 @@
 """Pictures of graphs, and of what was found out about them, by matplotlib."""
 
 import io
-import os
 from collections.abc import Hashable, Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -9,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 
+from ..factor_graph import FactorGraph
+from ..factor_groups import FactorNode
+from ..files import write_whole
 from ..independence import markov_blanket
 from ..trails import Explanation, nodes_of
+from ..undirected.separation import Separation
 from .picture import BLOCKED, FAINT, INK, OPEN, PALE, SHADE, EdgeLook, Look, NodeLook, Picture
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ WHOLE = 40  # nodes up to which the picture of an explanation shows the whole gr
 
 
 def draw(
-    graph: nx.Graph | Explanation,
+    graph: nx.Graph | FactorGraph | Explanation | Separation,
     *,
     ax: "Axes | None" = None,
     observed: Any = (),
@@ -33,17 +36,19 @@ def draw(
     title: str | None = None,
     path: str | Path | None = None,
 ) -> "Figure":
-    """Draw a directed or undirected graph, or the explanation of a separation.
+    """Draw a directed, undirected or factor graph, or the explanation of a separation.
 
-    Graphs without directed cycles, and trees, go in layers, others by springs; the same graph gives
-    the same picture. Edges with the attribute `fill=True` or `married=True` are dashed, a node's or
+    Graphs without directed cycles, and trees, go in layers, others by springs; the factor graph of
+    neighbours on a grid goes on the grid. The same graph gives the same picture. Factors are small
+    squares. Edges with the attribute `fill=True` or `married=True` are dashed, a node's or
     an edge's attribute `label` is written on it. Of more than 200 nodes no names are written, which
     the title says.
 
     Args:
-        graph: a networkx graph, such as a pgmpy network, or what `explain_separation` found: its
-            open and blocked trails in two colours, with a mark on the nodes that block. Of a graph
-            of more than 40 nodes it shows the part that the trails listed pass.
+        graph: a networkx graph, such as a pgmpy network; a `FactorGraph`, or its bipartite
+            `graph()`; or what `explain_separation` or `separated` found: its open and blocked
+            trails in two colours, with a mark on the nodes that block. Of a graph of more than 40
+            nodes it shows the part that the trails listed pass.
         ax: axes to draw in; by default a figure of its own, as large as the graph needs.
         observed: nodes to shade, as observed nodes are by convention.
         highlight: nodes to fill in yellow.
@@ -56,10 +61,13 @@ def draw(
 
     Raises:
         TypeError: neither a graph nor an explanation.
-        ValueError: an unknown node or ending; a blanket or observed nodes for an explanation.
+        ValueError: an unknown node or ending; a factor among the observed nodes; a blanket or
+            observed nodes for an explanation.
     """
-    ending = None if path is None else _ending(Path(path))
-    if isinstance(graph, Explanation):
+    ending = None if path is None else picture_ending(Path(path))
+    if isinstance(graph, FactorGraph):
+        graph = graph.graph()
+    if isinstance(graph, (Explanation, Separation)):
         if blanket is not None or nodes_of(graph.graph, observed):
             raise ValueError(
                 "an explanation has its observed nodes, and no blanket: draw its graph for these"
@@ -69,7 +77,8 @@ def draw(
         look, shown = _of_graph(graph, nodes_of(graph, observed), blanket), graph
     else:
         raise TypeError(
-            "expected a networkx graph, a pgmpy network or the result of explain_separation; "
+            "expected a networkx graph, a pgmpy network, a factor graph or the result of "
+            "explain_separation; "
             f"got {type(graph).__name__}"
         )
     for node in nodes_of(shown, highlight):
@@ -79,7 +88,7 @@ def draw(
     picture = Picture(_plain(shown, look.nodes), look)
     figure = picture.draw(ax)
     if path is not None and ending is not None:
-        _write(figure, Path(path), ending)
+        write_picture(figure, Path(path), ending)
     return figure
 
 
@@ -95,13 +104,15 @@ def _plain(graph: nx.Graph, nodes: Iterable[Node]) -> nx.Graph:
 
 
 def _of_graph(graph: nx.Graph, observed: Iterable[Node], blanket: Node | None) -> Look:
-    look = Look({node: NodeLook() for node in graph}, {})
+    look = Look({node: _plain_look(node) for node in graph}, {})
     for *edge, data in graph.edges(data=True):
         dashed = bool(data.get("fill") or data.get("married"))
         look.edges[edge[0], edge[1]] = EdgeLook(dashed=dashed)
     if blanket is not None:
         _show_blanket(look, graph, blanket)
     for node in observed:
+        if isinstance(node, FactorNode):
+            raise ValueError(f"{node} is a factor; only variables are observed")
         look.nodes[node].fill, look.nodes[node].text = SHADE, INK
     for name, text in (("married", "joins parents of a node"), ("fill", "fill-in edge")):
         if any(data.get(name) for *_, data in graph.edges(data=True)):
@@ -109,6 +120,10 @@ def _of_graph(graph: nx.Graph, observed: Iterable[Node], blanket: Node | None) -
     if observed:
         look.legend.append(("observed", NodeLook(SHADE)))
     return look
+
+
+def _plain_look(node: Node) -> NodeLook:
+    return NodeLook(INK, text="white", square=True) if isinstance(node, FactorNode) else NodeLook()
 
 
 def _show_blanket(look: Look, dag: nx.DiGraph, node: Node) -> None:
@@ -134,7 +149,7 @@ def _show_blanket(look: Look, dag: nx.DiGraph, node: Node) -> None:
     look.title = f"Markov blanket of {node}"
 
 
-def _of_explanation(found: Explanation) -> Look:
+def _of_explanation(found: Explanation | Separation) -> Look:
     graph = found.graph
     kept = {*found.a, *found.b}
     paths = []
@@ -157,7 +172,7 @@ def _of_explanation(found: Explanation) -> Look:
             look.nodes[node] = NodeLook()
     for trail in sorted(found.trails, key=lambda trail: trail.open):  # the open ones on top
         for one, other in pairwise(trail.nodes):
-            edge = (one, other) if graph.has_edge(one, other) else (other, one)
+            edge = (one, other) if (one, other) in look.edges else (other, one)
             look.edges[edge] = EdgeLook(OPEN, 2.6) if trail.open else EdgeLook(BLOCKED, 1.6)
         for node in trail.nodes:
             look.nodes[node] = NodeLook()
@@ -185,7 +200,12 @@ def _of_explanation(found: Explanation) -> Look:
 # Files
 
 
-def _ending(path: Path) -> str:
+def picture_ending(path: Path) -> str:
+    """What kind of picture a path names: "png", "svg" or "pdf".
+
+    Raises:
+        ValueError: another ending.
+    """
     ending = path.suffix.lower().lstrip(".")
     if ending not in ENDINGS:
         known = ", ".join(f".{name}" for name in ENDINGS)
@@ -193,7 +213,12 @@ def _ending(path: Path) -> str:
     return ending
 
 
-def _write(figure: "Figure", path: Path, ending: str) -> None:
+def write_picture(figure: "Figure", path: Path, ending: str) -> None:
+    """Write a figure, whole or not at all; the same figure gives the same bytes.
+
+    Raises:
+        OSError: see `write_whole`.
+    """
     from matplotlib import rc_context
 
     dates: Mapping[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}}
@@ -201,10 +226,4 @@ def _write(figure: "Figure", path: Path, ending: str) -> None:
     with rc_context({"svg.hashsalt": "graphs", "svg.fonttype": "path"}):
         figure.savefig(out, format=ending, facecolor="white",
                        metadata=dates.get(ending, {"CreationDate": None}))  # fmt: skip
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(out.getvalue())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_whole(path, out.getvalue())

@@ -310,7 +310,8 @@ def _springs(
     if len(graph) <= SPRINGS:
         found = nx.kamada_kawai_layout(graph, pos=nx.circular_layout(graph))
     else:
-        found = nx.spring_layout(graph, seed=0, iterations=60)
+        # Each iteration looks at all pairs.
+        found = nx.spring_layout(graph, seed=0, iterations=60 if len(graph) <= 1000 else 15)
     nodes = list(graph)
     x = np.array([found[node] for node in nodes])  # (n, 2)
     size = np.array([sizes[node] for node in nodes]) + ACROSS  # (n, 2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 
+from .factor_layout import factor_places
 from .layout import Layout, Size, layout_of
 from .shapes import (
     HEAD_LONG,
@@ -34,6 +35,7 @@ OPEN, BLOCKED = "#0072B2", "#D55E00"  # Okabe and Ito's, told apart by colour-bl
 LABELLED = 200  # nodes; more have no room for their names
 ROUTED = 1000  # edges; more are drawn straight, whatever is in the way
 FONT, LINE, PAD = 10.0, 0.17, 0.13  # points; inches of a line, and beside a name
+SMALL = 0.72  # of a factor and its name, against a variable's
 WIDEST = 15.0  # inches of a figure; a wider picture is made smaller
 
 
@@ -43,6 +45,7 @@ class NodeLook:
     border: str = INK
     text: str = INK
     width: float = 1.2
+    square: bool = False  # a factor
 
 
 @dataclass
@@ -76,12 +79,17 @@ class Picture:
             node: _wrapped(graph.nodes[node].get("label", node)) if self.named else []
             for node in graph
         }
-        self.sizes = {node: _size(lines) for node, lines in self.lines.items()}
+        self.squares = {node for node, style in look.nodes.items() if style.square}
+        self.sizes = {
+            node: _size(lines, SMALL if node in self.squares else 1.0)
+            for node, lines in self.lines.items()
+        }
         edge_labels = nx.get_edge_attributes(graph, "label") if self.named else {}
         self.edge_labels = {e[:2]: "\n".join(_wrapped(text)) for e, text in edge_labels.items()}
         tallest = max((text.count("\n") + 1 for text in self.edge_labels.values()), default=0)
         room = 0.46 + (0.2 + LINE * tallest if tallest else 0.0)
-        self.layout = layout_of(graph, self.sizes, room)
+        places = factor_places(graph, self.sizes, self.squares, WIDEST) if self.squares else None
+        self.layout = Layout(places, {}) if places else layout_of(graph, self.sizes, room)
         self.unit, self.scale = 1.0, 1.0
         if not self.named:
             self._spread()
@@ -152,12 +160,13 @@ class Picture:
         style, (x, y) = self.look.nodes[node], self.layout.places[node]
         self._box(gid, x, y, self.sizes[node], style)
         if self.lines[node]:
-            self._text(x, y, "\n".join(self.lines[node]), style.text)
+            small = SMALL if style.square else 1.0
+            self._text(x, y, "\n".join(self.lines[node]), style.text, small)
 
     def _box(self, gid: str, x: float, y: float, size: Size, style: NodeLook) -> None:
         from matplotlib.patches import Polygon
 
-        outline = np.array([x, y]) + border_of(size)
+        outline = np.array([x, y]) + border_of(size, style.square)
         self.ax.add_artist(Polygon(outline, closed=True, fc=style.fill, ec=style.border,
                                   lw=style.width * self.scale, zorder=3, gid=gid))  # fmt: skip
 
@@ -215,7 +224,8 @@ class Picture:
             tries += [arc(start, end, bend) for bend in (0.12, -0.12, 0.25, -0.25, 0.4, -0.4)]
         hidden = [hidden_points(points, centres, boxes) for points in tries]
         points = tries[int(np.argmin(hidden))]  # the first of the best
-        return clipped(clipped(points, start, sizes[tail])[::-1], end, sizes[head])[::-1]
+        points = clipped(points, start, sizes[tail], tail in self.squares)
+        return clipped(points[::-1], end, sizes[head], head in self.squares)[::-1]
 
     def _bent(
         self,
@@ -332,9 +342,10 @@ def _font() -> Any:
     return get_font(f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf")
 
 
-def _size(lines: list[str]) -> tuple[float, float]:
+def _size(lines: list[str], scale: float) -> tuple[float, float]:
     if not lines:
         return (0.1, 0.1)
     high = HIGH + LINE * (len(lines) - 1)
     wide = max(_width(line) for line in lines)
-    return (HIGH if wide < 0.24 and len(lines) == 1 else max(HIGH, wide + 2 * PAD), high)
+    full = HIGH if wide < 0.24 and len(lines) == 1 else max(HIGH, wide + 2 * PAD)
+    return (scale * full, scale * high)

@@ -8,11 +8,11 @@ HIGH = 0.36  # inches of a node with one line, and twice the radius of its corne
 HEAD_LONG, HEAD_WIDE = 0.13, 0.1  # of an arrow, in inches
 
 
-def border_of(size: Size) -> np.ndarray:
-    """The border of a node around the origin: a circle, drawn out to the size it needs."""
+def border_of(size: Size, square: bool = False) -> np.ndarray:
+    """The border of a node around the origin: a circle, drawn out to its size, or a square."""
     turn = np.linspace(0, 2 * np.pi, 128, endpoint=False) + np.pi / 128
     round_ = np.stack([np.cos(turn), np.sin(turn)], 1)
-    corner = radius(size)
+    corner = radius(size, square)
     return corner * round_ + np.sign(round_) * (np.array(size) / 2 - corner)
 
 
@@ -44,16 +44,18 @@ def smooth(points: np.ndarray) -> np.ndarray:
     return np.stack([np.interp(at, along, points[:, 0]), np.interp(at, along, points[:, 1])], 1)
 
 
-def distance(points: np.ndarray, centre: np.ndarray, size: Size) -> np.ndarray:
+def distance(
+    points: np.ndarray, centre: np.ndarray, size: Size, square: bool = False
+) -> np.ndarray:
     """How far points are outside the border of a node with round corners; negative inside."""
-    corner = radius(size)
+    corner = radius(size, square)
     q = abs(points - centre) - np.array(size) / 2 + corner
     return np.hypot(*np.maximum(q, 0).T) + np.minimum(q.max(-1), 0) - corner
 
 
-def clipped(points: np.ndarray, centre: np.ndarray, size: Size) -> np.ndarray:
+def clipped(points: np.ndarray, centre: np.ndarray, size: Size, square: bool = False) -> np.ndarray:
     """The line from where it leaves the node that it starts in."""
-    away = distance(points, centre, size)
+    away = distance(points, centre, size, square)
     inside = np.nonzero(away <= 0)[0]
     last = int(inside[-1]) if len(inside) else 0
     if not len(inside) or last == len(points) - 1:
@@ -87,6 +89,6 @@ def reach(size: Size, way: np.ndarray) -> float:
     return float(along[int(np.argmax(outside))])
 
 
-def radius(size: Size) -> float:
-    """Of the corners of a node."""
-    return float(min(size[0], size[1], HIGH)) / 2
+def radius(size: Size, square: bool = False) -> float:
+    """Of the corners of a node, which those of a square only round off."""
+    return 0.1 * min(size) if square else float(min(size[0], size[1], HIGH)) / 2

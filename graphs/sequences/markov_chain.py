@@ -311,10 +311,10 @@ class MarkovChain:
         Raises:
             ValueError: a file with another ending.
         """
-        from ..pictures.drawing import _ending, _write
+        from ..pictures.drawing import picture_ending, write_picture
         from ..pictures.picture import EdgeLook, Look, NodeLook, Picture
 
-        ending = None if path is None else _ending(Path(path))
+        ending = None if path is None else picture_ending(Path(path))
         graph = self.graph()
         look = Look({}, {edge: EdgeLook() for edge in graph.edges})
         if len(graph.edges) > LABELLED * len(graph):
@@ -336,7 +336,7 @@ class MarkovChain:
             look.legend.append(("the wider, the likelier", EdgeLook(width=3.0)))
         figure = Picture(graph, look).draw(ax)
         if path is not None and ending is not None:
-            _write(figure, Path(path), ending)
+            write_picture(figure, Path(path), ending)
         return figure
 
     def __str__(self) -> str:

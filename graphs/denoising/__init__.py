@@ -1,0 +1,1 @@
+"""Restoring images: the Ising energy, and the ways to make it small."""

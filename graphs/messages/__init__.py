@@ -1,0 +1,1 @@
+"""Belief propagation, mean field and tree-reweighted bounds on factor graphs."""

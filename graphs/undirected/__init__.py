@@ -1,0 +1,1 @@
+"""Markov random fields: cliques, factorisation, energies, separation, Markov properties."""
