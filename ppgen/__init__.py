@@ -10,6 +10,7 @@ _HOMES = {
     "ELBO": "objective",
     "ImportanceWeightedELBO": "objective",
     "VAE": "models.vae",
+    "HierarchicalVAE": "models.hierarchical",
     "fit": "training",
     "load": "loading",
     "load_data": "data",

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -94,11 +95,14 @@ class ELBO(Objective):
         kl_weight: weight of the KL, the beta of the beta-VAE (Higgins et al. 2017).
         kl_warmup: how long the weight rises linearly to `kl_weight` (Bowman et al. 2016): below 1
             a part of the training that `fit` does, from 1 on training steps; 0 for none.
+        free_bits: nats an example that each latent site may spend for nothing: its KL, averaged
+            over the batch, enters the loss as max(KL, free_bits), and below that is not pushed
+            towards zero (Kingma et al. 2016, on inverse autoregressive flow, "free bits").
         particles: draws of the guide an example.
         analytic_kl: take KL terms in closed form where that is valid.
 
     Raises:
-        ValueError: kl_weight < 0, kl_warmup < 0 or particles < 1.
+        ValueError: kl_weight, kl_warmup or free_bits < 0, or particles < 1.
     """
 
     kl_weight: Tensor
@@ -112,15 +116,19 @@ class ELBO(Objective):
         kl_warmup: float = 0.0,
         particles: int = 1,
         analytic_kl: bool = True,
+        free_bits: float = 0.0,
     ) -> None:
         super().__init__(program)
         if kl_weight < 0 or kl_warmup < 0:
             raise ValueError(
                 f"kl_weight and kl_warmup must be 0 or more; got {kl_weight} and {kl_warmup}"
             )
+        if not 0 <= free_bits < math.inf:
+            raise ValueError(f"free_bits must be 0 or more nats; got {free_bits}")
         self.particles = _positive("particles", particles)
         self.kl_warmup = kl_warmup
-        self.weighted = kl_weight != 1 or kl_warmup != 0
+        self.free_bits = free_bits
+        self.weighted = kl_weight != 1 or kl_warmup != 0 or free_bits != 0
         self.analytic_kl = analytic_kl
         self.register_buffer("kl_weight", torch.tensor(float(kl_weight)))
         self.register_buffer("turns", torch.zeros((), dtype=torch.long))
@@ -140,17 +148,29 @@ class ELBO(Objective):
             weight = weight * (self.turns / self.warmup_turns.clamp(min=1.0)).clamp(max=1.0)
         if structure.enumerated:
             return self._enumerated(structure, batch)
-        loss, terms = self._particle(batch, weight)
-        for _ in range(self.particles - 1):
-            again, more = self._particle(batch, weight)
-            loss = loss + again
-            terms = {title: terms[title] + more[title] for title in terms}
+        particles = [self._particle(batch) for _ in range(self.particles)]
+        parts = particles[0].parts
         if self.particles > 1:
-            loss = loss / self.particles
-            terms = {title: value / self.particles for title, value in terms.items()}
-        return loss, terms
+            parts = {t: torch.stack([one.parts[t] for one in particles]).mean(0) for t in parts}
+        loss = parts.get("reconstruction", weight.new_zeros(()))
+        weights = {}
+        if "kl" in parts:
+            kl = parts["kl"]
+            for site in particles[0].latent:
+                weights[site] = weight
+                if self.free_bits and site in particles[0].model.nodes:
+                    # max(KL, free) = KL + max(free - KL, 0), whose gradient is KL's, or none.
+                    free = (self.free_bits - parts.get(f"kl/{site}", parts["kl"])).clamp(min=0)
+                    kl = kl + free
+                    weights[site] = weight * (free.detach() == 0)
+            loss = loss + weight * kl
+        for one in particles:
+            surrogate = _score_function(one.model, one.guide, weights, one.size, one.closed)
+            if surrogate is not None:
+                loss = loss + (surrogate - surrogate.detach()) / self.particles
+        return loss, {title: value.detach() for title, value in parts.items()}
 
-    def _particle(self, batch: Batch, weight: Tensor) -> tuple[Tensor, Terms]:
+    def _particle(self, batch: Batch) -> "_Particle":
         args = accepted(self.program, batch)
         with isolated():
             with KeepNoise():
@@ -170,19 +190,13 @@ class ELBO(Objective):
         # (titles, terms) x (terms,): a product and a sum, since autocast would halve a matmul.
         sums = (values.new_tensor(rows) * values).sum(1)
         parts = dict(zip(titles, sums.unbind(), strict=True))
-        loss = parts.get("reconstruction", sums.new_zeros(()))
-        if latent:
-            loss = loss + weight * parts["kl"]
         counts = Counter(term.site for term in terms if term.kind == "kl")
         closed = {site for site, count in counts.items() if count == 1 and site in model.nodes}
-        surrogate = _score_function(model, guide, weight, size, closed)
-        if surrogate is not None:
-            loss = loss + surrogate - surrogate.detach()
-        return loss, {title: value.detach() for title, value in parts.items()}
+        return _Particle(parts, latent, model, guide, size, closed)
 
     def _enumerated(self, structure: Structure, batch: Batch) -> tuple[Tensor, Terms]:
         if self.weighted:
-            raise ValueError("kl_weight must be 1 where sites are enumerated: there is no KL term")
+            raise ValueError("kl_weight must be 1, free_bits 0 with enumerated sites: no KL term")
         if structure.latent == structure.enumerated and len(structure.latent) == 1:
             # A mixture: its exact likelihood, by tensors alone, so that it can be traced.
             logs = log_likelihoods(self.program, structure, batch, 1, broadcast=False)
@@ -278,8 +292,24 @@ def _belongs(term: Term, title: str) -> float:
     return float(title in (kind, f"{kind}/{term.site}"))
 
 
+@dataclass(frozen=True)
+class _Particle:
+    """One run of guide and model."""
+
+    parts: Terms  # with their gradients
+    latent: list[str]  # sites with a KL, auxiliary ones of the guide among them
+    model: poutine.Trace
+    guide: poutine.Trace
+    size: int  # of the data that the density speaks of
+    closed: set[str]  # sites whose KL is in closed form
+
+
 def _score_function(
-    model: poutine.Trace, guide: poutine.Trace, weight: Tensor, size: int, closed: set[str]
+    model: poutine.Trace,
+    guide: poutine.Trace,
+    weights: dict[str, Tensor],
+    size: int,
+    closed: set[str],
 ) -> Tensor | None:
     """The surrogate whose gradient is the score-function estimator; None where none is needed.
 
@@ -296,16 +326,16 @@ def _score_function(
         return None
     costs = MultiFrameTensor()
     for trace, sign in ((model, -1.0), (guide, 1.0)):
-        for site in sample_sites(trace).values():
+        for name, site in sample_sites(trace).items():
             kl = trace is guide or not site["is_observed"]
-            factor = sign * weight if kl else sign
+            factor = sign * weights[name] if kl else sign
             costs.add((site["cond_indep_stack"], (factor * log_prob(site)).detach()))
-    surrogate = torch.zeros((), device=weight.device)
+    surrogate = torch.zeros((), device=next(iter(weights.values())).device)
     for name, site in sites:
         cost = costs.sum_to(site["cond_indep_stack"])
         if name in closed:
             own = log_prob(site) - log_prob(sample_sites(model)[name])
-            cost = cost - (weight * own).detach()
+            cost = cost - (weights[name] * own).detach()
         surrogate = surrogate + (cost * log_prob(site, scaled=False)).sum()
     return surrogate / size
 

@@ -1,7 +1,9 @@
-"""What a person sees while a model trains."""
+"""What a person sees while a model trains, or while anything else takes long."""
 
 import time
 from typing import Any
+
+PATIENCE = 2.0  # seconds without a bar
 
 
 class Bar:
@@ -67,3 +69,34 @@ class Bar:
             highlight=False,
             soft_wrap=True,
         )
+
+
+class WaitingBar:
+    """A bar on the error stream of a terminal, once it took longer than `PATIENCE`."""
+
+    def __init__(self, text: str, total: int, shown: bool) -> None:
+        self.text, self.total, self.shown = text, total, shown
+        self.started = time.monotonic()
+        self.progress: Any = None
+
+    def __enter__(self) -> "WaitingBar":
+        return self
+
+    def at(self, done: int) -> None:
+        if self.progress is None:
+            if not self.shown or time.monotonic() - self.started < PATIENCE:
+                return
+            from rich.console import Console
+            from rich.progress import Progress
+
+            console = Console(stderr=True)
+            self.progress = Progress(
+                console=console, transient=True, disable=not console.is_terminal
+            )
+            self.task = self.progress.add_task(self.text, total=self.total)
+            self.progress.start()
+        self.progress.update(self.task, completed=done)
+
+    def __exit__(self, *exception: object) -> None:
+        if self.progress is not None:
+            self.progress.stop()

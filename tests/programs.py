@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppgen.data import Dataset
-from ppgen.models import VAE
+from ppgen.models import VAE, HierarchicalVAE
 
 
 class StrangerVAE(PyroModule):
@@ -632,6 +632,16 @@ def _vae(levels: int | None = None, classes: int | None = None, **arguments) -> 
     return Case(make, shape, levels, classes)
 
 
+def _hierarchy(levels: int | None = None, classes: int | None = None, **arguments) -> Case:
+    shape = (1, 4, 4)
+    given = {"latent_dims": (3, 2, 2), "hidden": (8,), "latent_hidden": (6,), **arguments}
+
+    def make() -> HierarchicalVAE:
+        return HierarchicalVAE(shape, levels=levels, num_classes=classes, **given)
+
+    return Case(make, shape, levels, classes)
+
+
 CASES: dict[str, Case] = {
     "vae-mlp-bernoulli": _vae(2),
     "vae-mlp-gaussian-learned": _vae(likelihood="gaussian", normalise=False, activation="tanh"),
@@ -643,6 +653,12 @@ CASES: dict[str, Case] = {
     "vae-conditional": _vae(2, 3),
     "vae-conditional-prior": _vae(2, 3, prior="conditional"),
     "vae-conditional-conv": _vae(4, 3, network="conv", prior="conditional"),
+    "hierarchical-bottom-up": _hierarchy(2, guide="bottom_up"),
+    "hierarchical-top-down": _hierarchy(2, guide="top_down"),
+    "hierarchical-one-layer": _hierarchy(latent_dims=(2,), activation="silu", normalise=False),
+    "hierarchical-conv": _hierarchy(16, network="conv", hidden=(4, 8)),
+    "hierarchical-conditional": _hierarchy(2, 3, guide="bottom_up"),
+    "hierarchical-conditional-conv": _hierarchy(4, 3, network="conv", hidden=(4, 8)),
     "stranger": Case(lambda: StrangerVAE((3,))),
     "noisy": Case(lambda: NoisyVAE((3,))),
     "linear": Case(lambda: LinearGaussian((3,))),

@@ -77,8 +77,13 @@ def test_a_batch_of_one(name: str):
 @pytest.mark.parametrize("name", ["vae-custom", "hierarchy", "bits", "gradients"])
 @pytest.mark.parametrize(
     "options",
-    [{"kl_weight": 0.3, "kl_warmup": 4}, {"particles": 3}, {"analytic_kl": False}],
-    ids=["warm-up", "particles", "sampled-kl"],
+    [
+        {"kl_weight": 0.3, "kl_warmup": 4},
+        {"particles": 3},
+        {"analytic_kl": False},
+        {"free_bits": 0.8, "particles": 2},
+    ],
+    ids=["warm-up", "particles", "sampled-kl", "free-bits"],
 )
 def test_options_of_the_elbo_survive(name: str, options: dict):
     """The warm-up's counter advances call by call: six calls pass its end."""

@@ -193,6 +193,57 @@ def test_the_kl_weight_warms_up_in_training_only():
     assert "turns" in objective.state_dict() and int(objective.turns) == 6
 
 
+@pytest.mark.parametrize("particles", [1, 3])
+def test_free_bits_are_a_floor_under_each_sites_kl(particles: int):
+    """loss = reconstruction + weight x sum of max(KL, floor), and sites below have no gradient."""
+    program, x = TwoViews((3,)), reals()
+
+    def found(**options):
+        objective = ELBO(program, particles=particles, **options)
+        return at_seed(1, lambda: objective(x))
+
+    plain, terms = found()
+    kls = [terms["kl/z1"], terms["kl/z2"]]
+    low, high = min(kls).item(), max(kls).item()
+    assert 0.1 < low < high - 0.05
+    slopes = {"none": gradients(program, found(kl_weight=0.0)[0]), "all": gradients(program, plain)}
+    for floor, above in ((low / 2, "all"), ((low + high) / 2, None), (high + 1, "none")):
+        loss, same = found(free_bits=floor, kl_weight=1.5)
+        total = terms["reconstruction"] + 1.5 * sum(max(kl.item(), floor) for kl in kls)
+        torch.testing.assert_close(loss.detach(), total)
+        torch.testing.assert_close(same, terms)
+        mine = gradients(program, found(free_bits=floor)[0])
+        if above is not None:
+            for name, slope in slopes[above].items():
+                torch.testing.assert_close(mine[name], slope, rtol=1e-4, atol=1e-6, msg=name)
+            continue
+        # Between: the loss without the KL of the lower site, by its own runs.
+        upper = "kl/z1" if kls[0] > kls[1] else "kl/z2"
+        torch.manual_seed(1)
+        runs = [ELBO(program)._particle((x,)).parts for _ in range(particles)]
+        kept = sum(parts["reconstruction"] + parts[upper] for parts in runs) / particles
+        for name, slope in gradients(program, kept).items():
+            torch.testing.assert_close(mine[name], slope, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("free", [0.0, 50.0])
+def test_score_functions_know_free_bits(free: float):
+    """Under the floor the mean gradient is the reconstruction's; a floor of 0 changes nothing."""
+    program, x = Bits((2,), bits=1), reals(3, 2)
+    log_p, log_q = program.joint(x)
+    z = torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 3, 1)
+    likelihood = program.observation(z).log_prob(x)
+    kl = (log_q - (log_p - likelihood)) * (free == 0)
+    exact = gradients(program, (log_q.exp() * (kl - likelihood)).sum(0).mean())
+    objective = ELBO(program, free_bits=free, analytic_kl=False)
+    many = x.repeat(300, 1)
+    found = [gradients(program, objective(many)[0]) for _ in range(30)]
+    for name, truth in exact.items():
+        values = torch.stack([one[name] for one in found]).double()
+        error = values.std(0) / math.sqrt(len(found))
+        assert ((values.mean(0) - truth).abs() <= 5 * error + 1e-5).all(), name
+
+
 def test_particles_are_averaged():
     """K particles are the mean of K draws from one stream, terms too; the noise falls."""
     program, x = StrangerVAE((3,)), reals()
@@ -234,6 +285,8 @@ def test_enumerated_and_sampled_sites_together():
     torch.testing.assert_close(loss, truth, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="kl_weight must be 1"):
         ELBO(program, kl_weight=0.5)(x)
+    with pytest.raises(ValueError, match="free_bits 0 with enumerated sites"):
+        ELBO(program, free_bits=0.5)(x)
 
 
 @pytest.mark.parametrize("make", [Location, OwnAutoGuide])
@@ -341,7 +394,16 @@ def test_factors_count_as_reconstruction():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"kl_weight": -1.0}, {"kl_warmup": -1}, {"particles": 0}], ids=str
+    "arguments",
+    [
+        {"kl_weight": -1.0},
+        {"kl_warmup": -1},
+        {"particles": 0},
+        {"free_bits": -0.1},
+        {"free_bits": math.nan},
+        {"free_bits": math.inf},
+    ],
+    ids=str,
 )
 def test_impossible_numbers_are_refused(arguments: dict):
     with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -1,8 +1,10 @@
 """One file a family, each readable beside the textbook page."""
 
+from ..program import Program
+from .hierarchical import HierarchicalVAE
 from .vae import VAE
 
 # Name -> class of every model that the commands know by its short name.
-MODELS = {"VAE": VAE}
+MODELS: dict[str, type[Program]] = {"VAE": VAE, "HierarchicalVAE": HierarchicalVAE}
 
-__all__ = ["MODELS", "VAE"]
+__all__ = ["MODELS", "VAE", "HierarchicalVAE"]

@@ -1,22 +1,25 @@
 """The variational autoencoder (Kingma and Welling 2014; Rezende et al. 2014)."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import pyro
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distributions import DiscretizedLogistic
 from ..names import one_of
 from ..nn.conv import ConvDecoder, ConvEncoder
 from ..nn.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
 from ..program import Program
-
-LIKELIHOODS = ("bernoulli", "gaussian", "discretized_logistic")
+from .observation import (
+    at_least_one,
+    label_of,
+    likelihood_for,
+    log_scale_of,
+    observation,
+    outputs_of,
+)
 
 
 class VAE(Program):
@@ -68,21 +71,17 @@ class VAE(Program):
     ) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        self.latent_dim = _at_least_one("latent_dim", latent_dim)
+        self.latent_dim = at_least_one("latent_dim", latent_dim)
         self.levels = levels
         self.num_classes = num_classes
-        self.likelihood = _likelihood(likelihood, levels)
+        self.likelihood = likelihood_for(likelihood, levels)
         one_of("prior", prior, ("standard", "conditional"))
         self.prior = prior
         classes = num_classes or 0
-        outputs = 2 if self.likelihood == "discretized_logistic" else 1
-        parts = (self.shape, latent_dim, outputs, classes)
+        parts = (self.shape, latent_dim, outputs_of(self.likelihood), classes)
         self.encoder, self.decoder = _networks(network, hidden, activation, normalise, *parts)
         if self.likelihood == "gaussian":
-            if scale != "learned" and not (isinstance(scale, (int, float)) and scale > 0):
-                raise ValueError(f"scale must be positive or 'learned'; got {scale!r}")
-            value = torch.tensor(0.0 if scale == "learned" else math.log(scale))
-            self.log_scale = nn.Parameter(value, requires_grad=scale == "learned")
+            self.log_scale = log_scale_of(scale)
         if prior == "conditional":
             if num_classes is None:
                 raise ValueError("prior='conditional' is p(z | y): it needs num_classes")
@@ -90,10 +89,10 @@ class VAE(Program):
             nn.init.zeros_(self.prior_network.weight)
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
-        label = self._label(x, y)
+        label = label_of(self, x, y)
         with pyro.plate("batch", len(x)):
             z = pyro.sample("z", self._prior(x, y))
-            pyro.sample("x", self._observation(self.decoder(z, label)), obs=x)
+            pyro.sample("x", observation(self, self.decoder(z, label)), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("batch", len(x)):
@@ -101,25 +100,16 @@ class VAE(Program):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> dist.Independent:
         """The approximate posterior q(z | x[, y]), batch shape (n,), event shape (latent_dim,)."""
-        loc, log_scale = self.encoder(x, self._label(x, y)).float().chunk(2, -1)
+        loc, log_scale = self.encoder(x, label_of(self, x, y)).float().chunk(2, -1)
         return dist.Normal(loc, log_scale.exp()).to_event(1)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> dist.Independent:
         """The observation p(x | z[, y]) for z of shape (..., latent_dim)."""
-        return self._observation(self.decoder(z, self._label(z, y)))
+        return observation(self, self.decoder(z, label_of(self, z, y)))
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of p(x | z) at the posterior's mean z, shape (n, *shape)."""
         return self.decode(self.encode(x, y).mean, y).mean
-
-    def _label(self, like: Tensor, y: Tensor | None) -> Tensor | None:
-        if self.num_classes is None:
-            return None
-        if y is None:
-            raise ValueError(
-                f"this VAE is conditional on {self.num_classes} classes: labels y needed"
-            )
-        return F.one_hot(y, self.num_classes).to(like.dtype)
 
     def _prior(self, x: Tensor, y: Tensor | None) -> dist.Independent:
         if self.prior == "conditional":
@@ -127,18 +117,6 @@ class VAE(Program):
             return dist.Normal(loc, log_scale.exp()).to_event(1)
         loc = x.new_zeros(len(x), self.latent_dim)
         return dist.Normal(loc, torch.ones_like(loc)).to_event(1)
-
-    def _observation(self, outputs: Tensor) -> Any:
-        event = len(self.shape)
-        first, *rest = outputs.float().unbind(-event - 1)  # each (..., *shape)
-        if self.likelihood == "bernoulli":
-            return dist.Bernoulli(logits=first).to_event(event)
-        if self.likelihood == "gaussian":
-            return dist.Normal(first, self.log_scale.exp().expand_as(first)).to_event(event)
-        # Centred on mid-grey with a broad start; the floor keeps a level's width resolvable.
-        levels = self.levels or 256
-        log_scale = (rest[0] - 2.0).clamp(min=-math.log(levels) - 4.0)
-        return DiscretizedLogistic(first + 0.5, log_scale, levels).to_event(event)
 
 
 def _networks(
@@ -162,7 +140,7 @@ def _networks(
         hidden if hidden is not None else (512, 512) if network == "mlp" else (32, 64, 128)
     )
     for width in widths:
-        _at_least_one("hidden", width)
+        at_least_one("hidden", width)
     if network == "mlp":
         style: dict[str, Any] = {"activation": activation, "normalise": normalise}
         encoder = MLPEncoder(shape, 2 * latents, widths, classes=classes, **style)
@@ -174,26 +152,3 @@ def _networks(
     image = (shape[0], shape[1], shape[2])
     decoder = ConvDecoder(latents, image, widths, outputs=outputs, classes=classes)
     return ConvEncoder(image, 2 * latents, widths, classes=classes), decoder
-
-
-def _likelihood(likelihood: str | None, levels: int | None) -> str:
-    if likelihood is None:
-        return {None: "gaussian", 2: "bernoulli"}.get(levels, "discretized_logistic")
-    one_of("likelihood", likelihood, LIKELIHOODS)
-    if likelihood == "bernoulli" and levels not in (None, 2):
-        raise ValueError(
-            f"likelihood='bernoulli' is a probability of 2 levels and the data have {levels}: "
-            "binarize the data (binarize='dynamic') or use 'discretized_logistic'"
-        )
-    if likelihood == "discretized_logistic" and levels is None:
-        raise ValueError(
-            "likelihood='discretized_logistic' is a probability of levels and these data are reals "
-            "(levels=None): use 'gaussian', or give levels"
-        )
-    return likelihood
-
-
-def _at_least_one(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more; got {value}")
-    return value

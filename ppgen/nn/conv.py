@@ -21,8 +21,29 @@ def _sizes(size: tuple[int, int], count: int) -> list[tuple[int, int]]:
     return sizes
 
 
+class ResidualBlock(nn.Module):
+    """x + convolutions of x, normalised first (He et al. 2016, identity mappings)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            _norm(channels),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            _norm(channels),
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
 class ConvEncoder(nn.Module):
-    """(n, C, H, W) and optionally one-hot labels (n, classes) -> (n, outputs)."""
+    """(n, C, H, W) and optionally one-hot labels (n, classes) -> (n, outputs).
+
+    With `residual` a residual block follows each halving.
+    """
 
     def __init__(
         self,
@@ -31,6 +52,7 @@ class ConvEncoder(nn.Module):
         hidden: Sequence[int],
         *,
         classes: int = 0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         channels, height, width = shape
@@ -42,6 +64,8 @@ class ConvEncoder(nn.Module):
                 _norm(features),
                 nn.SiLU(),
             ]
+            if residual:
+                layers.append(ResidualBlock(features))
             inputs = features
         self.layers = nn.Sequential(*layers)
         last = math.prod(_sizes((height, width), len(hidden))[-1])
@@ -55,7 +79,10 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """(..., latents) and optionally one-hot labels -> (..., outputs, C, H, W)."""
+    """(..., latents) and optionally one-hot labels -> (..., outputs, C, H, W).
+
+    With `residual` a residual block precedes each doubling.
+    """
 
     def __init__(
         self,
@@ -65,6 +92,7 @@ class ConvDecoder(nn.Module):
         *,
         outputs: int = 1,
         classes: int = 0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         channels, height, width = shape
@@ -76,6 +104,8 @@ class ConvDecoder(nn.Module):
         widths = [*reversed(hidden)]
         for index, features in enumerate(widths):
             after = widths[index + 1] if index + 1 < len(widths) else widths[-1]
+            if residual:
+                layers.append(ResidualBlock(features))
             layers += [
                 _norm(features),
                 nn.SiLU(),

@@ -1,0 +1,305 @@
+"""Diffusion models as hierarchical VAEs (Sohl-Dickstein et al. 2015; Ho, Jain and Abbeel 2020)."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast, get_args
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from ..distributions import DiscretizedLogistic
+from ..names import one_of
+from ..nn.embed import check_labels
+from ..nn.mlp_denoiser import MLPDenoiser
+from ..nn.parameterisation import PREDICTIONS
+from ..nn.schedules import LearnedSchedule, Schedule, TableSchedule, make_schedule
+from ..nn.unet import UNet
+from ..objective import Objective
+from . import samplers
+from .diffusion_chain import DiffusionChain, SpreadTimes, step_at
+from .diffusion_continuous import ContinuousTime
+from .diffusion_objectives import DenoisingLoss, DiffusionELBO, Weighting
+from .guidance import guided
+
+# Steps of ancestral sampling where no chain gives a number.
+CONTINUOUS_STEPS = 250
+
+
+class Diffusion(DiffusionChain):
+    """Diffusion: a Markov hierarchical VAE whose encoder is a fixed Gaussian process of noise.
+
+    Three restrictions make it one: every latent has the shape of the data, the encoder is a fixed
+    linear Gaussian, and the last latent is a standard Gaussian.
+
+    The chain is p(x_T) prod_{t=2}^T p(x_{t-1} | x_t) p(x | x_1), see `chain_model`. `model` and
+    `guide` are a collapsed program with the same ELBO, in which each example has one step t: t and
+    x_t have the same law in both; x_{t-1} has p(. | x_t) in the model and q(. | x_t, x_0) in the
+    guide, weighed by T - 1; x_T and the reconstruction from x_1 are ordinary sites. In nats,
+
+        ELBO = E log p(x | x_1) - KL(q(x_T | x_0) || p(x_T))
+               - (T - 1) E_t KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)),
+
+    where a step's KL is (1/2) (SNR(t-1) - SNR(t)) E ||x_0_hat(x_t) - x_0||^2. The reconstruction
+    is a probability of levels: the discretised logistic around the datum that the network sees in
+    x_1, with one learned scale for each level that it sees; for reals a Gaussian density with one
+    learned scale.
+
+    Args:
+        shape: shape of one example, (C, H, W) for images.
+        timesteps: T.
+        schedule: "linear" (meant for T = 1000), "cosine", "learned" (in continuous time, without
+            `timesteps`; see `ContinuousTime`), or a `TableSchedule` or `LearnedSchedule`, whose
+            timesteps then hold.
+        predict: "noise", "x0", "v", "mean" (of x_{t-1}) or "score"; the network's output is that
+            quantity itself.
+        weighting: what `fit` minimises: "elbo"; "simple", the squared error of the noise (Ho et
+            al. 2020, eq. 14); "min_snr", the same with its weight clipped (Hang et al. 2023).
+        network: "unet" (images), "mlp" (vectors and tiny images), or a module `network(x, t[, y])`
+            for x (n, *shape) in about [-1, 1], t (n,) in [0, 1], y (n,) class indices among which
+            `num_classes` stands for no class.
+        channels: channels of the U-Net at full resolution.
+        multipliers: channels of each of its resolutions, as multiples of `channels`.
+        blocks: its residual blocks a resolution.
+        attention: its resolutions with self-attention; None for the finest of at most 16.
+        hidden: widths of the "mlp" network's layers.
+        dropout: of the U-Net.
+        num_classes: classes of the label y; None for no label.
+        label_dropout: how often in training the label is left out, which is what classifier-free
+            guidance needs (Ho and Salimans 2022).
+        levels: levels of the data, 2 for binary; None for reals, best of about unit size.
+
+    Raises:
+        ValueError: impossible numbers, unknown names, sizes that do not fit the network.
+        TypeError: a schedule that is none.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        *,
+        timesteps: int = 1000,
+        schedule: str | Schedule = "linear",
+        predict: Literal["noise", "x0", "v", "mean", "score"] = "noise",
+        weighting: Weighting = "elbo",
+        network: str | nn.Module = "unet",
+        channels: int = 32,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks: int = 2,
+        attention: Sequence[int] | None = None,
+        hidden: Sequence[int] = (256, 256, 256),
+        dropout: float = 0.0,
+        num_classes: int | None = None,
+        label_dropout: float = 0.1,
+        levels: int | None = None,
+    ) -> None:
+        super().__init__()
+        one_of("predict", predict, PREDICTIONS)
+        one_of("weighting", weighting, get_args(Weighting))
+        if not 0 <= label_dropout < 1:
+            raise ValueError(f"label_dropout must be at least 0 and below 1; got {label_dropout}")
+        if levels is not None and levels < 2:
+            raise ValueError(f"levels must be 2 or more, or None for reals; got {levels}")
+        self.shape = tuple(shape)
+        self.predict, self.weighting = predict, weighting
+        self.num_classes, self.label_dropout = num_classes, label_dropout
+        self.levels = levels
+        if not isinstance(schedule, nn.Module):
+            schedule = make_schedule(schedule, timesteps)
+        if not isinstance(schedule, (TableSchedule, LearnedSchedule)):
+            raise TypeError(
+                "schedule must be a name, a TableSchedule or a LearnedSchedule; got "
+                f"{type(schedule).__name__}"
+            )
+        if isinstance(schedule, LearnedSchedule) and (predict == "mean" or weighting != "elbo"):
+            raise ValueError(
+                "a learned schedule is trained by its bound, in continuous time: it needs "
+                "weighting='elbo', and there is no step whose mean could be predicted; got "
+                f"weighting={weighting!r}, predict={predict!r}"
+            )
+        self.schedule = cast(TableSchedule, schedule)
+        if isinstance(network, nn.Module):
+            self.network = network
+        else:
+            one_of("network", network, ("unet", "mlp"))
+            self.network = (
+                MLPDenoiser(shape, hidden=hidden, num_classes=num_classes)
+                if network == "mlp"
+                else UNet(
+                    shape,
+                    channels=channels,
+                    multipliers=multipliers,
+                    blocks=blocks,
+                    attention=attention,
+                    num_classes=num_classes,
+                    dropout=dropout,
+                )
+            )
+        # As wide as x_1 / signal is around x_0: right as long as the network does nothing.
+        first = torch.tensor(0.0 if schedule.timesteps is None else 1 / schedule.timesteps)
+        ratio = math.exp(-0.5 * schedule.log_snr(first).item())
+        spread = min(ratio, 1.0) * (1.0 if levels is None else 0.5 * math.sqrt(3) / math.pi)
+        self.log_scale = nn.Parameter(torch.full((levels or 1,), math.log(spread)))
+
+    def model(self, x: Tensor, y: Tensor | None = None) -> None:
+        self._program(x, y, reverse=True)
+
+    def guide(self, x: Tensor, y: Tensor | None = None) -> None:
+        self._program(x, y, reverse=False)
+
+    def _program(self, x: Tensor, y: Tensor | None, reverse: bool) -> None:
+        continuous = self._continuous()
+        if continuous is None:
+            self._collapsed(x, y, reverse)
+        else:
+            continuous.run(x, y, reverse)
+
+    def _continuous(self) -> ContinuousTime | None:
+        schedule: Schedule = self.schedule
+        return ContinuousTime(self, schedule) if isinstance(schedule, LearnedSchedule) else None
+
+    def objectives(self) -> dict[str, Objective]:
+        if self.weighting == "elbo":
+            return {"elbo": DiffusionELBO(self)}
+        return {self.weighting: DenoisingLoss(self, self.weighting)}
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return x if self.levels is None else 2 * x - 1
+
+    def observation(self, x0: Tensor) -> Any:
+        events = len(self.shape)
+        if self.levels is None:
+            return dist.Normal(x0, self.log_scale.exp().expand_as(x0)).to_event(events)
+        loc, top = (x0 + 1) / 2, self.levels - 1
+        # The scale by the level that the network sees: what is plain black is sure, greys are not.
+        seen = (loc.detach() * top).round().clamp(0, top).long()
+        # A soft floor, where a level is sure: below a hard one a parameter would stay for good.
+        floor = -math.log(self.levels) - 4.0
+        log_scale = floor + F.softplus(self.log_scale - floor)
+        return DiscretizedLogistic(loc, log_scale[seen], self.levels).to_event(events)
+
+    def label(self, x: Tensor, y: Tensor | None) -> Tensor | None:
+        if self.num_classes is None:
+            return None
+        if y is None:
+            raise ValueError(
+                f"this Diffusion is conditional on {self.num_classes} classes: labels y needed"
+            )
+        if not self.training or self.label_dropout == 0:
+            return y
+        dropped = torch.rand(y.shape, device=y.device) < self.label_dropout
+        return torch.where(dropped, self.num_classes, y)
+
+    def log_prob(self, x: Tensor, *conditions: Tensor, num_particles: int = 1) -> Tensor:
+        """The variational bound, nats per example, shape (n,); see the class.
+
+        The prior matching is exact, x_1 is drawn once, and of the T - 1 denoising terms
+        `num_particles` are computed, one at a random step of each of that many equal strata of
+        2..T (spread over the examples too), weighed so that the value is unbiased; from
+        num_particles = T - 1 on all of them. So one value may lie above the truth by chance where
+        steps are left out; means over many examples do not. Draws are averaged, never importance-
+        weighted: each step sees an x_t of its own, so that exp of the summed log-ratios averages
+        to no likelihood, and the log of a mean of them would be no bound.
+
+        Args:
+            x: float32, shape (n, *shape).
+            num_particles: denoising terms an example, each a call of the network. In continuous
+                time there are as many strata of [0, 1], and never all terms.
+
+        Raises:
+            ValueError: num_particles < 1, labels missing or out of range.
+        """
+        if num_particles < 1:
+            raise ValueError(f"num_particles must be 1 or more; got {num_particles}")
+        y = self._checked(*conditions)
+        if self.num_classes is not None and y is None:
+            self.label(x, y)
+        continuous = self._continuous()
+        if continuous is not None:
+            return continuous.bound(x, y, num_particles)
+        x0, count = self.scaled(x), self.timesteps - 1
+        first, last = self._step(1, x), self._step(self.timesteps, x)
+        x_1 = self.noised(x0, first).sample()
+        bound = self.observation(self.x0_at(x_1, first, y)).log_prob(x)
+        bound = bound - kl_divergence(self.noised(x0, last), self.prior(x0))
+        strata = min(num_particles, count)
+        t = SpreadTimes(len(x), x).sample()
+        for k in range(strata):
+            step = step_at((k + t) / strata, 2, self.timesteps)
+            x_t = self.noised(x0, step).sample()
+            law, truth = self.reverse_step(x_t, step, y), self.backward_step(x_t, x0, step)
+            bound = bound - kl_divergence(truth, law) * (count / strata)
+        return bound
+
+    def denoiser(
+        self, y: Tensor | None = None, *, guidance: float = 1.0
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """denoise(x, t) -> x_0_hat, what the samplers take: x (n, *shape), t (n,) in [0, 1].
+
+        Args:
+            y: (n,) labels, or None for the unconditional model.
+            guidance: scale of classifier-free guidance: 0 leaves the label out, 1 is the
+                conditional model, more follows the label more closely; see `guidance.guided`.
+
+        Raises:
+            ValueError: guidance without labels, labels out of range or of a model without classes.
+        """
+        y = self._checked(*() if y is None else (y,))
+        schedule, continuous = self.schedule, self._continuous()
+        first = 0.0 if continuous is not None else 1.0 / self.timesteps
+
+        def denoise(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+            if continuous is not None:
+                return continuous.x0_at(x, t, y)
+            before = schedule.log_snr((t - first).clamp(min=0.0))
+            before = torch.where(t > 1.5 * first, before, math.inf)  # step 1 leads to the datum
+            return self.predicted_x0(x, t, schedule.log_snr(t), before, y)
+
+        if y is None:
+            if guidance != 1:
+                raise ValueError("guidance needs labels y, of a model with num_classes")
+            return denoise
+        nothing = torch.full_like(y, self.num_classes or 0)
+        return guided(denoise, y, nothing, guidance)
+
+    def generate(
+        self,
+        n: int,
+        *conditions: Tensor,
+        mean: bool = False,
+        sampler: str = "ancestral",
+        guidance: float = 1.0,
+        known: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """The hook behind `sample`: run a sampler of `ppgen.models.samplers` down the chain.
+
+        Args:
+            mean: give the datum that the last step sees, instead of a draw of p(x | x_1).
+            sampler: a name of `samplers.SAMPLERS`.
+            guidance: see `denoiser`.
+            known: for inpainting, with `mask`: what to keep, in the data's own units.
+            options: of the sampler, such as steps (by default all of the chain, or 250 where time
+                is continuous), eta, mask, seed, callback.
+        """
+        denoise = self.denoiser(*conditions, guidance=guidance)
+        if self.schedule.timesteps is None:
+            options.setdefault("steps", CONTINUOUS_STEPS)
+        if known is not None:
+            options["known"] = self.scaled(known)
+        x0 = samplers.sample(denoise, self.schedule, (n, *self.shape), sampler=sampler, **options)
+        if self.levels is None:
+            x = x0 if mean else self.observation(x0).sample()
+        else:
+            x = ((x0 + 1) / 2).clamp(0, 1) if mean else self.observation(x0).sample()
+        return x if known is None else torch.where(options["mask"], known, x)
+
+    def _checked(self, y: Tensor | None = None) -> Tensor | None:
+        if y is None:
+            return None
+        if self.num_classes is None:
+            raise ValueError("labels y were given to a Diffusion without num_classes")
+        check_labels(y, self.num_classes)
+        return y
