@@ -1,9 +1,9 @@
 """Belief propagation: ours beside PGMax on grids and beside pyAgrum on networks, in one run.
 
-    python -m venv /tmp/pgmax && /tmp/pgmax/bin/pip install pgmax==0.6.1   # brings JAX
+    python -m venv pgmax && pgmax/bin/pip install pgmax==0.6.1   # brings JAX
     pip install pyagrum==3.3.1
     export OMP_NUM_THREADS=1
-    taskset -c 0 python benchmarks/belief_propagation.py --pgmax /tmp/pgmax/bin/python
+    taskset -c 0 python benchmarks/belief_propagation.py --pgmax pgmax/bin/python
 
 Grids: binary, 256 x 256 and 512 x 512, float32, one coupling for all edges and random fields.
 Milliseconds for one sweep of all messages, sum- and max-product: the fast path of grids and the
