@@ -42,7 +42,7 @@ def test_the_same_messages(product, kind):
             for size, values in messages.items():
                 np.testing.assert_allclose(other[size], values, atol=close)
             moved = change(before, messages, -math.inf)
-            assert quick.change(last, other) == pytest.approx(moved, abs=close)
+            assert change(last, other, -math.inf, quick.nu) == pytest.approx(moved, abs=close)
 
 
 @pytest.mark.parametrize("product", ["sum", "max"])

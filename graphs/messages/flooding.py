@@ -91,11 +91,8 @@ class Flooding:
                     after = self.sweep(messages)
                 if damping:
                     after = {k: _damped(new, messages[k], damping) for k, new in after.items()}
-                residual, rounding = (
-                    change(messages, after, floor)
-                    if pairs is None
-                    else pairs.change(messages, after)
-                )
+                spare = None if pairs is None else pairs.nu
+                residual, rounding = change(messages, after, floor, spare)
                 messages = after
                 bar.at(done, f"residual {residual:.2g}")
                 if residual <= max(tolerance, rounding):
@@ -228,16 +225,19 @@ class Flooding:
         )
 
 
-def change(before: Messages, after: Messages, floor: float) -> tuple[float, float]:
+def change(
+    before: Messages, after: Messages, floor: float, spare: Messages | None = None
+) -> tuple[float, float]:
     """The largest change of a log message, and how much of it may be rounding; what is below the
-    floor is taken to be equal to it."""
+    floor is taken to be equal to it. `spare` is memory for the differences."""
     largest = least = rounding = 0.0
     for size, new in after.items():
         if new.numel():
             old, new = before[size].detach(), new.detach()
             if floor > -math.inf:
                 old, new = old.clamp(min=floor), new.clamp(min=floor)
-            largest = max(largest, float((old - new).abs_().amax()))
+            gap = torch.sub(old, new, out=None if spare is None else spare[size])
+            largest = max(largest, float(gap.abs_().amax()))
             least, rounding = min(least, float(new.amin())), ROUNDING[new.dtype]
     return largest, -rounding * least
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .algebra import ROUNDING, peak
+from .algebra import peak
 from .wiring import Block
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ class Pairwise:
     def __init__(self, engine: "Flooding") -> None:
         self.wiring, self.sums = engine.wiring, engine.product == "sum"
         zeros = self.wiring.zeros
-        self._nu, self._buffers = zeros(), (zeros(), zeros())
+        self.nu, self._buffers = zeros(), (zeros(), zeros())
         self._totals = {k: torch.empty_like(unary) for k, unary in self.wiring.unary.items()}
-        self._top = {k: torch.empty_like(nu[0]) for k, nu in self._nu.items()}
+        self._top = {k: torch.empty_like(nu[0]) for k, nu in self.nu.items()}
         self._tables = [
             (block.table - peak(block.table, 2)).exp() if self.sums else block.table
             for block in self.wiring.blocks
@@ -61,7 +61,7 @@ class Pairwise:
         """Every message once, from those of the sweep before."""
         new = self._buffers[old is self._buffers[0]]
         for k, ends in self.wiring.ends.items():
-            nu, top = self._nu[k], self._top[k]
+            nu, top = self.nu[k], self._top[k]
             torch.index_add(self.wiring.unary[k], 1, ends, old[k], out=self._totals[k])
             torch.index_select(self._totals[k], 1, ends, out=nu).sub_(old[k])
             nu.sub_(torch.amax(nu, 0, out=top))
@@ -76,22 +76,12 @@ class Pairwise:
                 messages.sub_(torch.amax(messages, 0, out=self._top[k]))
         return new
 
-    def change(self, old: dict[int, Tensor], new: dict[int, Tensor]) -> tuple[float, float]:
-        """See `flooding.change`."""
-        largest = least = 0.0
-        for k, after in new.items():
-            if after.numel():
-                gap = torch.sub(after, old[k], out=self._nu[k])
-                largest = max(largest, float(gap.abs_().amax()))
-                least = min(least, float(after.amin()))
-        return largest, -ROUNDING[self.wiring.dtype] * least
-
     def _send(self, block: Block, table: Tensor, new: dict[int, Tensor]) -> None:
         """The messages of a block: sums of products, or maxima of sums, over its other axis."""
         shared = table[0, 0].numel() == 1
         for axis in (0, 1):
             other = 1 - axis
-            given = self._nu[block.shape[other]][:, block.spans[other]]
+            given = self.nu[block.shape[other]][:, block.spans[other]]
             target = new[block.shape[axis]][:, block.spans[axis]]
             rows = table.movedim(axis, 0)
             if self.sums and shared:
