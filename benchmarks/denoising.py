@@ -13,7 +13,6 @@ errors.
 import argparse
 import importlib.util
 import json
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from timing import timed
 
 from graphs.denoising.energy import Ising
 from graphs.denoising.graph_cut import minimum_cut
@@ -59,19 +59,6 @@ def text_and_shapes(side: int) -> np.ndarray:
     draw.ellipse((5 * part, 6 * part, 7 * part, 8 * part - 8), outline=255, width=part // 4)
     draw.polygon([(part, 8 * part - 9), (3 * part, 8 * part - 9), (2 * part, 6 * part + 9)], 255)
     return np.where(np.asarray(canvas) > 127, 1, -1).astype(np.int8)
-
-
-def timed(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict]:
-    """Medians in seconds, calls in turn, and what they answer."""
-    spent: dict[str, list[float]] = {name: [] for name in calls}
-    answers = {}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            answers[name] = call()
-            if turn:  # the first warms up
-                spent[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in spent.items()}, answers
 
 
 # The peers ----------------------------------------------------------------------------------------

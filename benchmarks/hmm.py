@@ -11,14 +11,13 @@ own start, which for hmmlearn's Gaussians includes k-means.
 
 import argparse
 import json
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from timing import timed
 
 from graphs.sequences.hmm import HMM, Gaussian
 
@@ -62,18 +61,6 @@ def in_pyro(ours: HMM, steps: int) -> Any:
     moves = ours.transition.log().expand(steps, -1, -1).clone()
     moves[0] = torch.eye(ours.states, dtype=moves.dtype).log()  # it moves before it emits
     return dist.DiscreteHMM(ours.initial.log(), moves, observed)
-
-
-def timed(calls: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, float], dict]:
-    spent: dict[str, list[float]] = {name: [] for name in calls}
-    answers = {}
-    for turn in range(repeats + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            answers[name] = call()
-            if turn:  # the first warms up
-                spent[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in spent.items()}, answers
 
 
 def compare(title: str, ours: HMM, steps: int, rows: int, repeats: int) -> list[dict[str, Any]]:
