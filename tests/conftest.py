@@ -1,7 +1,9 @@
 """What every test shares: one thread, fixed seeds, and nothing global left behind."""
 
+import json
 import os
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -45,3 +47,52 @@ def nothing_left_behind():
     assert before["parameter store"] == []
     yield
     assert global_state() == before
+
+
+# `ppgen graph` in this process --------------------------------------------------------------------
+
+
+@pytest.fixture
+def said(capsys):
+    """What a command that succeeds prints; warnings have to be expected."""
+    from graph_command import run
+
+    def check(*words, warning=None):
+        capsys.readouterr()
+        status = run(*words)
+        printed = capsys.readouterr()
+        assert status == 0, printed.err
+        assert re.search(warning, printed.err) if warning else printed.err == "", printed.err
+        return printed.out
+
+    return check
+
+
+@pytest.fixture
+def answered(said):
+    """The JSON document of a command, the whole of what it prints."""
+
+    def check(*words, warning=None):
+        return json.loads(said(*words, "--json", warning=warning), parse_constant=pytest.fail)
+
+    return check
+
+
+@pytest.fixture
+def refused(capsys, tmp_path):
+    """Check that a command is refused in one line, with status 2, and that it writes nothing."""
+    from graph_command import run
+
+    def check(*words, match):
+        capsys.readouterr()
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        status = run(*words)
+        printed = capsys.readouterr()
+        assert status == 2, printed.err
+        assert printed.out == ""
+        assert printed.err.count("\n") == 1 and printed.err.startswith("ppgen graph: error: ")
+        assert re.search(match, printed.err), printed.err
+        assert len(printed.err) < 500, printed.err
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+    return check

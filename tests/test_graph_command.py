@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from graph_command import run
 from PIL import Image
 
 from graphs.directed import sample as ancestral_sample
@@ -31,38 +32,6 @@ from ppgen import cli, graph_commands, graph_queries, graph_rows, graph_samples
 from ppgen.graph_rows import Codes
 
 ROOT = Path(__file__).parents[1]
-
-
-def run(*words):
-    """`ppgen graph ...` in this process: its status, as a person's shell would show it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        return cli.main(["graph", *(str(word) for word in words)])
-
-
-@pytest.fixture
-def said(capsys):
-    """What a command that succeeds prints."""
-
-    def check(*words):
-        capsys.readouterr()
-        status = run(*words)
-        printed = capsys.readouterr()
-        assert status == 0, printed.err
-        assert printed.err == "", printed.err
-        return printed.out
-
-    return check
-
-
-@pytest.fixture
-def answered(said):
-    """The JSON document of a command, the whole of what it prints."""
-
-    def check(*words):
-        return json.loads(said(*words, "--json"), parse_constant=pytest.fail)
-
-    return check
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """`ppgen graph denoise`, and Markov networks from .fg files under the other commands."""
 
 import itertools
-import json
 import os
 import re
 import shlex
@@ -15,12 +14,13 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
+from graph_command import run
 from PIL import Image
 
 from graphs.io import read, save
 from graphs.ising import METHODS, Denoised
 from graphs.ising import denoise as restored
-from ppgen import cli, graph_denoise
+from ppgen import graph_denoise
 from ppgen.graph_images import read_image, sheet, two_levels
 
 ROOT = Path(__file__).parents[1]
@@ -46,13 +46,6 @@ def signs(light):
     return np.where(light, 1, -1).astype(np.int8)
 
 
-def run(*words):
-    """`ppgen graph ...` in this process: its status, as a person's shell would show it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        return cli.main(["graph", *(str(word) for word in words)])
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -60,48 +53,6 @@ def folder(tmp_path, monkeypatch):
     image(NOISY).save("noisy.png")
     Image.fromarray(GREY.clip(0, 255).astype(np.uint8)).save("grainy.png")
     return tmp_path
-
-
-@pytest.fixture
-def said(capsys):
-    """What a command that succeeds prints; warnings have to be expected."""
-
-    def check(*words, warning=None):
-        capsys.readouterr()
-        status = run(*words)
-        printed = capsys.readouterr()
-        assert status == 0, printed.err
-        assert re.search(warning, printed.err) if warning else printed.err == "", printed.err
-        return printed.out
-
-    return check
-
-
-@pytest.fixture
-def answered(said):
-    def check(*words, warning=None):
-        return json.loads(said(*words, "--json", warning=warning), parse_constant=pytest.fail)
-
-    return check
-
-
-@pytest.fixture
-def refused(capsys, folder):
-    """Check that a command is refused in one line, with status 2, and that it writes nothing."""
-
-    def check(*words, match):
-        capsys.readouterr()
-        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        status = run(*words)
-        printed = capsys.readouterr()
-        assert status == 2, printed.err
-        assert printed.out == ""
-        assert printed.err.count("\n") == 1 and printed.err.startswith("ppgen graph: error: ")
-        assert re.search(match, printed.err), printed.err
-        assert len(printed.err) < 500, printed.err
-        assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-
-    return check
 
 
 def pixels(name):

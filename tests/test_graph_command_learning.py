@@ -1,20 +1,19 @@
 """`ppgen graph` chain, learn, from-program and draw: against closed forms and the truth."""
 
-import json
 import re
 import shlex
 import textwrap
-import warnings
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from graph_command import run
 from PIL import Image
 
 from graphs.io import read
 from graphs.learning.learn import learn_parameters
 from graphs.tables import tables_of
-from ppgen import cli, graph_commands
+from ppgen import graph_commands
 from ppgen.graph_chains import read_chain
 
 MEALS = """\
@@ -26,61 +25,11 @@ hot dog,1/2,0,1/2
 PI = {"burger": "25/71", "pizza": "15/71", "hot dog": "31/71"}
 
 
-def run(*words):
-    """`ppgen graph ...` in this process: its status, as a person's shell would show it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
-        return cli.main(["graph", *(str(word) for word in words)])
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "meals.csv").write_text(MEALS)
     return tmp_path
-
-
-@pytest.fixture
-def said(capsys):
-    """What a command that succeeds prints; warnings have to be expected."""
-
-    def check(*words, warning=None):
-        capsys.readouterr()
-        status = run(*words)
-        printed = capsys.readouterr()
-        assert status == 0, printed.err
-        assert re.search(warning, printed.err) if warning else printed.err == "", printed.err
-        return printed.out
-
-    return check
-
-
-@pytest.fixture
-def answered(said):
-    def check(*words, warning=None):
-        text = said(*words, "--json", warning=warning)
-        return json.loads(text, parse_constant=pytest.fail)
-
-    return check
-
-
-@pytest.fixture
-def refused(capsys, folder):
-    """Check that a command is refused in one line, with status 2, and that it writes nothing."""
-
-    def check(*words, match):
-        capsys.readouterr()
-        before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-        status = run(*words)
-        printed = capsys.readouterr()
-        assert status == 2, printed.err
-        assert printed.out == ""
-        assert printed.err.count("\n") == 1 and printed.err.startswith("ppgen graph: error: ")
-        assert re.search(match, printed.err), printed.err
-        assert len(printed.err) < 500, printed.err
-        assert {p: p.read_bytes() for p in folder.iterdir() if p.is_file()} == before
-
-    return check
 
 
 @pytest.fixture(scope="module")
