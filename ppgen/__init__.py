@@ -11,6 +11,7 @@ _HOMES = {
     "ImportanceWeightedELBO": "objective",
     "VAE": "models.vae",
     "HierarchicalVAE": "models.hierarchical",
+    "Diffusion": "models.diffusion",
     "fit": "training",
     "load": "loading",
     "load_data": "data",

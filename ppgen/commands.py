@@ -30,6 +30,7 @@ SAID = RESUMABLE | {"out", "resume", "model"}
 
 def _train_parser(model: type, objective: type) -> Parser:
     from .objective import ELBO
+    from .options import own_defaults
     from .training import fit
 
     parser = Parser(
@@ -57,6 +58,7 @@ def _train_parser(model: type, objective: type) -> Parser:
     add_class(
         parser, "objective", objective, "ELBO, ImportanceWeightedELBO or package.module.Class"
     )
+    parser.set_defaults(own_defaults(model))
     if objective is ELBO:
         own = getattr(model, "objective_defaults", {})
         parser.set_defaults({f"objective.{name}": value for name, value in own.items()})
@@ -122,7 +124,7 @@ def _train(
 
     from .data import load_data
     from .loading import build, data_info
-    from .options import Options
+    from .options import Options, own_defaults
     from .processes import is_child
     from .run import check_claim
     from .training import fit
@@ -130,6 +132,8 @@ def _train(
     training = {
         key: options[key] for key in inspect.signature(fit).parameters if key not in NOT_OPTIONS
     }
+    own = own_defaults(model)
+    training |= {name: value for name, value in own.items() if training[name] is None}
     fields = Options.__dataclass_fields__
     Options(**{key: value for key, value in training.items() if key in fields}).check()
     out = Path(options.out)

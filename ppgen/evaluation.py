@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,20 @@ from torch import Tensor, nn
 
 from .compile import Compiled
 from .data import Dataset, Split
-from .likelihood import Likelihood, broadcasts, kind_of, log_weights
+from .likelihood import Likelihood, Method, broadcasts, kind_of, log_weights, own_methods
 from .loading import check_fit, open_run
 from .objective import ELBO, PyroObjective, default_objectives
 from .processes import find_device
 from .program import require_normalised
 from .run import Run, write_json
 from .seeding import seeded
-from .sites import Structure, device_of, prepare
+from .sites import Structure, accepted, device_of, prepare
 from .validation import evaluate_objective
 
 # Rows of data x draws that are run at once: large enough for BLAS, small enough for the cache.
 VALUES_AT_ONCE = 2**21
+ROWS_AT_ONCE = 128  # of methods whose every draw is a call of a large network
+PARTICLES = 100
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Evaluation:
         bits_per_dim: -log_likelihood / (dimensions log 2); None for reals.
         reason: why there is no likelihood, where there is none.
         seconds: how long it took.
+        others: the log-likelihood by further methods that the program offers, each over the
+            first examples of the split only where it says so.
     """
 
     data: str
@@ -48,6 +53,7 @@ class Evaluation:
     bits_per_dim: float | None
     reason: str | None
     seconds: float
+    others: tuple[Likelihood, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written to evaluation.json."""
@@ -60,6 +66,7 @@ class Evaluation:
             "bits_per_dim": self.bits_per_dim,
             "reason": self.reason,
             "seconds": round(self.seconds, 3),
+            "others": [dataclasses.asdict(other) for other in self.others],
         }
 
     def __str__(self) -> str:
@@ -73,6 +80,9 @@ class Evaluation:
             lines.append(f"ELBO {self.elbo['value']:.2f}{error} nats ({', '.join(parts)})")
         if self.bits_per_dim is not None:
             lines.append(f"{self.bits_per_dim:.4f} bits/dim")
+        for other in self.others:
+            examples = f"{other.examples:,} examples, {other.measure}"
+            lines.append(f"{self.split} {other}, {examples}")
         return "\n".join(lines + ([self.reason] if self.reason else []))
 
 
@@ -81,8 +91,9 @@ def evaluate(
     dataset: Dataset | None = None,
     *,
     model: type[nn.Module] | None = None,
-    particles: int = 100,
+    particles: int | None = None,
     limit: int | None = None,
+    others: int | None = None,
     split: str = "test",
     device: str = "cpu",
     seed: int = 0,
@@ -92,14 +103,17 @@ def evaluate(
 
     The value is exact for programs without sampled latents; else the importance-weighted bound
     log (1/K) sum_k p(x, z_k) / q(z_k | x) with K = `particles` (Burda et al. 2016); for global
-    latents the posterior predictive density, an estimate.
+    latents the posterior predictive density, an estimate. A program may offer `likelihoods` of its
+    own instead: the first is then the value, the others stand beside it.
 
     Args:
         run: a run, its directory, or a program (then `dataset` is needed).
         dataset: other data than the run's; nothing is written then.
         model: the class, for a run directory whose model is not ppgen's own.
-        particles: K.
+        particles: K, 100 by default; or of the program's own method, which has its own default.
         limit: only the first examples of the split.
+        others: examples that further methods are computed on, by default few where they are slow;
+            0 leaves them out.
         split: "test" or "validation".
         device: where to compute.
         seed: of the draws.
@@ -111,6 +125,8 @@ def evaluate(
     for name, value in (("particles", particles), ("limit", limit)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be 1 or more; got {value}")
+    if others is not None and others < 0:
+        raise ValueError(f"others must be 0 or more; got {others}")
     if split not in ("test", "validation"):
         raise ValueError(f"split must be 'test' or 'validation'; got {split!r}")
     if isinstance(run, (str, Path)):
@@ -127,7 +143,13 @@ def evaluate(
     program.to(place)
     part = _first(getattr(dataset, split), limit).to(place)
     try:
-        found = _evaluate(program, part, dataset, split, particles, seed, progress, start)
+        ways = own_methods(program)
+        if ways:
+            counts = (particles, others)
+            found = _by_methods(program, ways, part, dataset, split, counts, seed, progress, start)
+        else:
+            count = PARTICLES if particles is None else particles
+            found = _evaluate(program, part, dataset, split, count, seed, progress, start)
     finally:
         program.to(home)
     if isinstance(run, Run) and run.path is not None and dataset is own:
@@ -188,10 +210,79 @@ def _evaluate(
             # From the same draws as the value, so that the parts add up to it.
             terms["reconstruction"] = -value - terms["kl"]
         elbo = {"value": value, **({} if shared else {"stderr": _stderr(elbos)}), **terms}
-    bits = None
-    if dataset.levels is not None:
-        bits = -likelihood.value / (math.prod(dataset.shape) * math.log(2))
+    bits = _bits_per_dim(likelihood, dataset)
     return Evaluation(dataset.name, name, elbo, likelihood, bits, None, time.monotonic() - start)
+
+
+def _bits_per_dim(likelihood: Likelihood, dataset: Dataset) -> float | None:
+    if dataset.levels is None:
+        return None
+    return -likelihood.value / (math.prod(dataset.shape) * math.log(2))
+
+
+def _by_methods(
+    program: nn.Module,
+    ways: list[Method],
+    part: Split,
+    dataset: Dataset,
+    name: str,
+    counts: tuple[int | None, int | None],
+    seed: int,
+    progress: bool,
+    start: float,
+) -> Evaluation:
+    """The evaluation of a program that has methods of its own."""
+    particles, others = counts
+    found: list[Likelihood] = []
+    elbo: dict[str, float] = {}
+    training = program.training
+    program.eval()
+    try:
+        for way in ways:
+            count, examples = way.particles, len(part)
+            if way is ways[0]:
+                count = count if particles is None else particles
+            else:
+                examples = min(examples, (way.examples or examples) if others is None else others)
+                if not examples:
+                    continue
+            with seeded(seed, part.device), torch.no_grad():
+                terms = _all_terms(way, _first(part, examples), count, program, progress)
+            values = -torch.stack(list(terms.values())).sum(0)
+            value, stderr = values.mean().item(), _stderr(values)
+            if not found:
+                means = {title: term.mean().item() for title, term in terms.items()}
+                elbo = {"value": value, "stderr": stderr, **means}
+            found.append(
+                Likelihood(
+                    value, stderr, way.kind, way.measure, way.name, count, examples, way.unit
+                )
+            )
+    finally:
+        program.train(training)
+    main, *rest = found
+    bits = _bits_per_dim(main, dataset)
+    seconds = time.monotonic() - start
+    return Evaluation(dataset.name, name, elbo, main, bits, None, seconds, tuple(rest))
+
+
+def _all_terms(
+    way: Method, part: Split, particles: int, program: nn.Module, progress: bool
+) -> dict[str, Tensor]:
+    pieces: dict[str, list[Tensor]] = {}
+    starts = range(0, len(part), ROWS_AT_ONCE)
+    for begin in _tracked(starts, f"evaluating ({way.name})", progress):
+        batch = accepted(program, part.batch(slice(begin, begin + ROWS_AT_ONCE)))
+        for title, value in way.terms(*batch, num_particles=particles).items():
+            pieces.setdefault(title, []).append(value)
+    return {title: torch.cat(values).double().cpu() for title, values in pieces.items()}
+
+
+def _tracked(steps: range, text: str, progress: bool) -> Iterable[int]:
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(steps, text, console=Console(stderr=True), disable=not progress)
 
 
 def _stderr(values: Tensor) -> float:
@@ -202,9 +293,6 @@ def _all_weights(
     program: nn.Module, found: Structure, part: Split, particles: int, progress: bool
 ) -> tuple[Tensor, Tensor]:
     """For each example log (1/K) sum_k w_k and (1/K) sum_k log w_k."""
-    from rich.console import Console
-    from rich.progress import track
-
     together = broadcasts(program, found, part.batch(slice(0, 2)))
     rows = max(VALUES_AT_ONCE // math.prod(part.stored.shape[1:]), 1)
     draws = 1 if kind_of(found)[0] == "exact" else particles
@@ -212,9 +300,8 @@ def _all_weights(
     size = max(rows // chunk, 1)
     logs, means = [], []
     starts = range(0, len(part), size)
-    shown = track(starts, "evaluating", console=Console(stderr=True), disable=not progress)
     with pyro.validation_enabled(False):
-        for begin in shown:
+        for begin in _tracked(starts, "evaluating", progress):
             batch = part.batch(slice(begin, begin + size))
             pieces = [
                 log_weights(program, found, batch, min(chunk, draws - k), broadcast=together)

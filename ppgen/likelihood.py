@@ -27,8 +27,9 @@ class Likelihood:
         measure: "probability" of levels, or "density" (of reals, or of levels taken as reals).
             Unlike measures cannot be ranked.
         method: how it was computed.
-        particles: draws of the guide an example.
+        particles: draws of the guide an example, or what else `unit` says.
         examples: how many examples were averaged.
+        unit: what the particles are.
     """
 
     value: float
@@ -38,6 +39,7 @@ class Likelihood:
     method: str
     particles: int
     examples: int
+    unit: str = "particles"
 
     def __str__(self) -> str:
         mark = {"exact": "=", "bound": ">=", "estimate": "~"}[self.kind]
@@ -46,7 +48,40 @@ class Likelihood:
     @property
     def how(self) -> str:
         """The method, with its particles where it has any."""
-        return self.method if self.kind == "exact" else f"{self.method}, {self.particles} particles"
+        if self.kind == "exact":
+            return self.method
+        unit = self.unit if self.particles != 1 else self.unit.removesuffix("s")
+        return f"{self.method}, {self.particles} {unit}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of its own that a program offers to its log-likelihood; see `Program.likelihoods`.
+
+    Attributes:
+        name: of the method.
+        kind: of the number.
+        measure: of the number.
+        terms: `terms(x, *conditions, num_particles=K)` -> title -> nats per example (n,), whose
+            sum over the titles is minus the log-likelihood.
+        particles: K by default.
+        unit: what the K are, in the plural.
+        examples: how many examples it is computed on by default; None for all.
+    """
+
+    name: str
+    kind: Kind
+    measure: Measure
+    terms: Callable[..., dict[str, Tensor]]
+    particles: int
+    unit: str
+    examples: int | None = None
+
+
+def own_methods(program: nn.Module) -> list[Method]:
+    """What a program's `likelihoods` gives; nothing of a stranger's."""
+    offered: Callable[[], list[Method]] | None = getattr(program, "likelihoods", None)
+    return offered() if callable(offered) else []
 
 
 def kind_of(structure: Structure) -> tuple[Kind, str]:

@@ -257,7 +257,7 @@ class Loop:
             (loss if share == 1.0 else loss * share).backward()
         else:
             loss, terms = self._accumulate(player, batch, min(parts, len(batch[0])), share, step)
-        if self.options.clip_norm is not None:
+        if self.options.clip_norm:
             torch.nn.utils.clip_grad_norm_(player.parameters, self.options.clip_norm)
         for group in player.optimizer.param_groups:
             group["lr"] = rate * player.objective.lr_factor
@@ -333,7 +333,7 @@ class Loop:
 
     def _move_average(self, step: int) -> None:
         # The decay grows with the step at first, so that the start is soon forgotten.
-        decay = min(self.options.ema or 0.0, (1 + step) / (10 + step))
+        decay = min(self.options.ema, (1 + step) / (10 + step))
         with torch.no_grad():
             torch._foreach_lerp_(self.averaged, self.raw, 1 - decay)
 

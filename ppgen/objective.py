@@ -15,7 +15,7 @@ from pyro.infer.util import MultiFrameTensor
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from .likelihood import broadcasts, log_likelihoods, log_weights
+from .likelihood import broadcasts, log_likelihoods, log_weights, own_methods
 from .recorded import Recorded
 from .scoring import KeepNoise, Term, evaluate_terms, terms_of
 from .sites import (
@@ -247,8 +247,15 @@ class ImportanceWeightedELBO(Objective):
     def prepare(self, *batch: Tensor) -> Structure:
         if self.structure is not None:
             return self.structure
-        found = super().prepare(*batch)
         name = type(self.program).__name__
+        own = own_methods(self.program)
+        if own:
+            raise ValueError(
+                f"importance weighting is refused to {name}: an average of its weights estimates "
+                f"no likelihood, since its program is made for the mean of the log alone; its "
+                f"log_prob is the {own[0].name}"
+            )
+        found = super().prepare(*batch)
         if found.shared or found.scaled:
             sites = list(found.shared or found.scaled)
             raise ValueError(

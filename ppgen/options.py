@@ -7,6 +7,14 @@ from typing import Literal, get_args
 from .compile import Mode
 from .names import one_of
 
+# Of the arguments of `fit` that a program may have defaults of its own for.
+TRAINING_DEFAULTS: dict[str, float] = {"lr": 4e-3, "clip_norm": 0.0, "ema": 0.0}
+
+
+def own_defaults(program: object) -> dict[str, float]:
+    """lr, clip_norm and ema as a program, or its class, has them where none are given."""
+    return TRAINING_DEFAULTS | dict(getattr(program, "training_defaults", {}))
+
 
 @dataclass(frozen=True)
 class Options:
@@ -19,8 +27,8 @@ class Options:
     warmup_steps: int = 200
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: float = 0.0
-    clip_norm: float | None = None
-    ema: float | None = None
+    clip_norm: float = 0.0
+    ema: float = 0.0
     seed: int = 0
     accumulate: int = 1
     compile: Mode = "trace"
@@ -38,19 +46,19 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more; got {value}")
-        numbers = ("warmup_steps", "weight_decay", "checkpoint_seconds", "seed")
+        numbers = ("warmup_steps", "weight_decay", "checkpoint_seconds", "seed", "clip_norm")
         for name in (*numbers, "validate_epochs", "sample_epochs"):
             value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be 0 or more; got {value}")
         if self.seed >= 2**32:
             raise ValueError(f"seed must be below 2**32; got {self.seed}")
-        for name in ("lr", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be positive; got {value}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema is a decay between 0 and 1, such as 0.999; got {self.ema}")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"lr must be positive; got {self.lr}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(
+                f"ema is a decay between 0 and 1, such as 0.999, or 0 for none; got {self.ema}"
+            )
         one_of("schedule", self.schedule, ("cosine", "constant"))
         one_of("compile", self.compile, get_args(Mode))
         if self.accumulate > self.batch_size:

@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from .likelihood import broadcasts, kind_of, log_likelihoods
+from .likelihood import Method, broadcasts, kind_of, log_likelihoods
 from .objective import ELBO, Objective
 from .recorded import Recorded
 from .sites import (
@@ -48,11 +48,13 @@ class Program(Recorded, PyroModule):
         density: what is known of p(x): "exact", "bound", "unnormalized" or "implicit".
         arguments: the constructor arguments by name, defaults included, as they were given.
         objective_defaults: arguments of its ELBO where they are not the ELBO's own defaults.
+        training_defaults: its own defaults of the arguments lr, clip_norm and ema of `fit`.
         shape: shape of one example, without the batch.
     """
 
     density: Density = "bound"
     objective_defaults: ClassVar[dict[str, Any]] = {}
+    training_defaults: ClassVar[dict[str, float]] = {}
     shape: tuple[int, ...]
 
     def model(self, *batch: Any, **options: Any) -> Any:
@@ -62,6 +64,14 @@ class Program(Recorded, PyroModule):
     def objectives(self) -> dict[str, Objective]:
         """What `fit` minimises: one objective a player, stepped in this order."""
         return {"elbo": ELBO(self, **self.objective_defaults)}
+
+    def likelihoods(self) -> list[Method]:
+        """Ways of its own to the log-likelihood, the first of them the main one.
+
+        By default there are none: enumeration and importance weighting then serve. A program that
+        has some is refused importance weighting.
+        """
+        return []
 
     def generate(self, n: int, *conditions: Tensor, mean: bool = False) -> Tensor:
         """The hook behind `sample`: run the model forwards on a template of zeros.

@@ -17,7 +17,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from .sites import base, is_factor, log_prob, sample_sites
+from .sites import base, is_factor, log_prob, sample_sites, weighed
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 # Stacking copies its inputs: it pays while a call costs more than the copy.
@@ -142,18 +142,20 @@ def _density(name: str, kind: str, sign: float, site: dict) -> Term:
 
 def _closed_kl(name: str, guide: dict, model: dict) -> Term | None:
     q, p = base(guide["fn"]), base(model["fn"])
-    if not (_plain(guide) and _plain(model)):
-        return None
-    scale = float(model["scale"])
-    if type(q) is dist.Normal and type(p) is dist.Normal:
+    plain = _plain(guide) and _plain(model)
+    if plain and type(q) is dist.Normal and type(p) is dist.Normal:
         shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
         parts = (q.loc, q.scale, p.loc, p.scale)
-        return Term(name, "kl", scale, _normal_kl, tuple(_full(part, shape) for part in parts))
+        tensors = tuple(_full(part, shape) for part in parts)
+        return Term(name, "kl", float(model["scale"]), _normal_kl, tensors)
+    if (guide["mask"] is None) != (model["mask"] is None):
+        return None
     try:
         value = torch.distributions.kl_divergence(guide["fn"], model["fn"])
     except NotImplementedError:
         return None
-    return Term(name, "kl", scale, _total, (value,))
+    # Like `TraceMeanField_ELBO`, this trusts model and guide to mask the same examples.
+    return Term(name, "kl", 1.0, _total, (weighed(value, model),))
 
 
 def evaluate_terms(terms: list[Term]) -> tuple[Tensor, list[Term]]:

@@ -287,6 +287,11 @@ def _match(name: str, latent: list[str], model: poutine.Trace, guide: poutine.Tr
 def log_prob(site: dict, *, scaled: bool = True) -> Tensor:
     """A site's log-probability, masked and (unless not asked for) scaled, over its batch shape."""
     value = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    return weighed(value, site, scaled=scaled)
+
+
+def weighed(value: Tensor, site: dict, *, scaled: bool = True) -> Tensor:
+    """What a site contributes, masked and (unless not asked for) scaled as the site is."""
     mask = site["mask"]
     if mask is False:
         return torch.zeros_like(value)

@@ -15,7 +15,7 @@ from .data import Dataset
 from .loading import check_fit, data_info
 from .loop import Rows, train
 from .objective import Objective, PyroObjective, default_objectives
-from .options import Options
+from .options import Options, own_defaults
 from .processes import find_device, is_child, launch, strategy
 from .recorded import describe, plain
 from .run import FORMAT, RESUMABLE, Run, check_claim, read_yaml
@@ -30,7 +30,7 @@ def fit(
     epochs: int | None = None,
     steps: int | None = None,
     batch_size: int = 128,
-    lr: float = 4e-3,
+    lr: float | None = None,
     warmup_steps: int = 200,
     schedule: Literal["cosine", "constant"] = "cosine",
     weight_decay: float = 0.0,
@@ -64,13 +64,14 @@ def fit(
         epochs: passes through the training data; 10 if neither epochs nor steps is given.
         steps: optimiser steps instead of epochs.
         batch_size: examples a step, over all devices together.
-        lr: peak learning rate of Adam.
+        lr: peak learning rate of Adam; None for the program's own, which is 4e-3 unless its class
+            says otherwise (`training_defaults`). So with clip_norm and ema, each 0.
         warmup_steps: steps of linear warm-up, at most a fifth of the run.
         schedule: "cosine" decay to zero, or "constant".
         weight_decay: decoupled weight decay (AdamW); 0 for none.
-        clip_norm: clip the gradient to this Euclidean norm; None for no clipping.
+        clip_norm: clip the gradient to this Euclidean norm; 0 for no clipping.
         ema: decay of an exponential moving average of the weights, such as 0.999; the averaged
-            weights are then the ones validated, sampled from and saved. None for none.
+            weights are then the ones validated, sampled from and saved. 0 for none.
         seed: of the order of examples and of every draw; the caller's generators are left alone.
         device: "auto", "cpu", "cuda", "mps" or one such as "cuda:1".
         devices: processes of one machine, each with its device (gloo on CPU, NCCL on GPU).
@@ -99,16 +100,17 @@ def fit(
         OSError: a checkpoint could not be written; the last good one is kept.
         KeyboardInterrupt: Ctrl-C, after a checkpoint. SIGTERM raises SystemExit(143) likewise.
     """
+    own = own_defaults(program)
     options = Options(
         epochs=10 if epochs is None and steps is None else epochs,
         steps=steps,
         batch_size=batch_size,
-        lr=lr,
+        lr=own["lr"] if lr is None else lr,
         warmup_steps=warmup_steps,
         schedule=schedule,
         weight_decay=weight_decay,
-        clip_norm=clip_norm,
-        ema=ema,
+        clip_norm=own["clip_norm"] if clip_norm is None else clip_norm,
+        ema=own["ema"] if ema is None else ema,
         seed=seed,
         accumulate=accumulate,
         compile=compile,

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppgen.data import Dataset
-from ppgen.models import VAE, HierarchicalVAE
+from ppgen.models import VAE, Diffusion, HierarchicalVAE
+from ppgen.nn.schedules import LearnedSchedule
 
 
 class StrangerVAE(PyroModule):
@@ -642,6 +643,25 @@ def _hierarchy(levels: int | None = None, classes: int | None = None, **argument
     return Case(make, shape, levels, classes)
 
 
+def _diffusion(
+    shape: tuple[int, ...] = (3,),
+    levels: int | None = None,
+    classes: int | None = None,
+    **arguments,
+) -> Case:
+    def make() -> Diffusion:
+        given = {"timesteps": 6, "hidden": (8,), "network": "mlp", **arguments}
+        if given.get("schedule") == "learned":  # noisy enough that the datum is not certain
+            given["schedule"] = LearnedSchedule(highest=2.0, hidden=16)
+        program = Diffusion(shape, levels=levels, num_classes=classes, **given)
+        with torch.no_grad():  # at birth the last layer is zero, and what is before it idle
+            for parameter in program.network.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape)
+        return program
+
+    return Case(make, shape, levels, classes, template=False)
+
+
 CASES: dict[str, Case] = {
     "vae-mlp-bernoulli": _vae(2),
     "vae-mlp-gaussian-learned": _vae(likelihood="gaussian", normalise=False, activation="tanh"),
@@ -669,6 +689,13 @@ CASES: dict[str, Case] = {
     "bits-subsampled": Case(lambda: Bits((3,), data_size=SIZE)),
     "mixture": Case(lambda: Mixture((3,))),
     "mixed": Case(lambda: MixedVAE((3,)), traced=False),
+    "diffusion": _diffusion(),
+    "diffusion-v-levels-conditional": _diffusion(levels=5, classes=3, predict="v"),
+    "diffusion-learned": _diffusion(levels=5, schedule="learned"),
+    "diffusion-simple": _diffusion(levels=5, weighting="simple", schedule="cosine"),
+    "diffusion-unet": _diffusion(
+        (1, 4, 4), 5, network="unet", channels=2, multipliers=(1, 2), blocks=1, predict="x0"
+    ),
     "regression": Case(lambda: Regression((3,), data_size=SIZE), drawn=(), template=False),
     "location": Case(lambda: Location((3,), data_size=SIZE)),
     "own-autoguide": Case(lambda: OwnAutoGuide((3,), data_size=SIZE)),

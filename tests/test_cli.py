@@ -99,7 +99,7 @@ def refused(tmp_path, capsys, monkeypatch):
         (["--epochs", "1.5"], "--epochs: .*1.5"),
         (["--epochs", "1", "--steps", "1"], "epochs or steps, not both"),
         (["--ema", "1"], "ema is a decay between 0 and 1"),
-        (["--clip_norm", "0"], "clip_norm must be positive"),
+        (["--clip_norm", "-1"], "clip_norm must be 0 or more"),
         (["--accumulate", "500"], r"accumulate \(500\) cannot pass batch_size"),
         (["--warmup_steps", "-1"], "warmup_steps must be 0 or more"),
         (["--checkpoint_seconds", ".nan"], "checkpoint_seconds must be 0 or more"),

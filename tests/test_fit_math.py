@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops(compile: str):
         ({"lr": -1.0}, "lr must be positive"),
         ({"lr": math.nan}, "lr must be positive"),
         ({"ema": 1.0}, "ema is a decay between 0 and 1"),
-        ({"clip_norm": 0.0}, "clip_norm must be positive"),
+        ({"clip_norm": -1.0}, "clip_norm must be 0 or more"),
         ({"weight_decay": -0.1}, "weight_decay must be 0 or more"),
         ({"accumulate": 11, "batch_size": 10}, "cannot pass batch_size"),
         ({"schedule": "linear"}, "schedule must be"),

@@ -35,7 +35,7 @@ EVERYTHING = {
 }
 VARIANTS = {
     "everything": EVERYTHING,
-    "accumulated": EVERYTHING | {"accumulate": 3, "ema": None, "weight_decay": 0.01},
+    "accumulated": EVERYTHING | {"accumulate": 3, "ema": 0.0, "weight_decay": 0.01},
     "plain": {"model": "VAE", "epochs": 3, "batch_size": 300, "checkpoint_seconds": 0.0},
     "adversarial": {"model": "Duel", "steps": 12, "batch_size": 16, "checkpoint_seconds": 0.0},
 }

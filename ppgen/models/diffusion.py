@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast, get_args
+from functools import partial
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import pyro.distributions as dist
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from ..distributions import DiscretizedLogistic
+from ..likelihood import Measure, Method
 from ..names import one_of
 from ..nn.embed import check_labels
 from ..nn.mlp_denoiser import MLPDenoiser
@@ -22,10 +24,11 @@ from . import samplers
 from .diffusion_chain import DiffusionChain, SpreadTimes, step_at
 from .diffusion_continuous import ContinuousTime
 from .diffusion_objectives import DenoisingLoss, DiffusionELBO, Weighting
+from .flow_likelihood import ode_log_likelihood
 from .guidance import guided
 
-# Steps of ancestral sampling where no chain gives a number.
-CONTINUOUS_STEPS = 250
+# An ODE is solved for so many examples by default: each takes hundreds of calls of the network.
+ODE_EXAMPLES = 64
 
 
 class Diffusion(DiffusionChain):
@@ -35,12 +38,14 @@ class Diffusion(DiffusionChain):
     linear Gaussian, and the last latent is a standard Gaussian.
 
     The chain is p(x_T) prod_{t=2}^T p(x_{t-1} | x_t) p(x | x_1), see `chain_model`. `model` and
-    `guide` are a collapsed program with the same ELBO, in which each example has one step t: t and
-    x_t have the same law in both; x_{t-1} has p(. | x_t) in the model and q(. | x_t, x_0) in the
-    guide, weighed by T - 1; x_T and the reconstruction from x_1 are ordinary sites. In nats,
+    `guide` are a collapsed program with the same ELBO, in which each example has one step t, and
+    calls the network once: t and x_t have the same law in both; x_T is an ordinary site. A share s
+    of the examples has t = 1 and reconstructs x from x_1, weighed by 1 / s; of the others x_{t-1}
+    has p(. | x_t) in the model and q(. | x_t, x_0) in the guide, weighed by (T - 1) / (1 - s). In
+    nats,
 
         ELBO = E log p(x | x_1) - KL(q(x_T | x_0) || p(x_T))
-               - (T - 1) E_t KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)),
+               - (T - 1) E_{t > 1} KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)),
 
     where a step's KL is (1/2) (SNR(t-1) - SNR(t)) E ||x_0_hat(x_t) - x_0||^2. The reconstruction
     is a probability of levels: the discretised logistic around the datum that the network sees in
@@ -75,6 +80,8 @@ class Diffusion(DiffusionChain):
         ValueError: impossible numbers, unknown names, sizes that do not fit the network.
         TypeError: a schedule that is none.
     """
+
+    training_defaults: ClassVar[dict[str, float]] = {"lr": 1e-3, "clip_norm": 1.0, "ema": 0.999}
 
     def __init__(
         self,
@@ -137,6 +144,8 @@ class Diffusion(DiffusionChain):
                     dropout=dropout,
                 )
             )
+            # Convolutions then take less time, on images of any format.
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # As wide as x_1 / signal is around x_0: right as long as the network does nothing.
         first = torch.tensor(0.0 if schedule.timesteps is None else 1 / schedule.timesteps)
         ratio = math.exp(-0.5 * schedule.log_snr(first).item())
@@ -193,7 +202,14 @@ class Diffusion(DiffusionChain):
         return torch.where(dropped, self.num_classes, y)
 
     def log_prob(self, x: Tensor, *conditions: Tensor, num_particles: int = 1) -> Tensor:
-        """The variational bound, nats per example, shape (n,); see the class.
+        """The variational bound, nats per example, shape (n,): minus the sum of `bound_terms`."""
+        terms = self.bound_terms(x, *conditions, num_particles=num_particles)
+        return -torch.stack(list(terms.values())).sum(0)
+
+    def bound_terms(
+        self, x: Tensor, *conditions: Tensor, num_particles: int = 1
+    ) -> dict[str, Tensor]:
+        """The three terms of the negative ELBO by title, nats per example, each of shape (n,).
 
         The prior matching is exact, x_1 is drawn once, and of the T - 1 denoising terms
         `num_particles` are computed, one at a random step of each of that many equal strata of
@@ -218,20 +234,84 @@ class Diffusion(DiffusionChain):
             self.label(x, y)
         continuous = self._continuous()
         if continuous is not None:
-            return continuous.bound(x, y, num_particles)
+            return continuous.bound_terms(x, y, num_particles)
         x0, count = self.scaled(x), self.timesteps - 1
         first, last = self._step(1, x), self._step(self.timesteps, x)
         x_1 = self.noised(x0, first).sample()
-        bound = self.observation(self.x0_at(x_1, first, y)).log_prob(x)
-        bound = bound - kl_divergence(self.noised(x0, last), self.prior(x0))
+        matching = x.new_zeros(len(x))
         strata = min(num_particles, count)
         t = SpreadTimes(len(x), x).sample()
         for k in range(strata):
             step = step_at((k + t) / strata, 2, self.timesteps)
             x_t = self.noised(x0, step).sample()
             law, truth = self.reverse_step(x_t, step, y), self.backward_step(x_t, x0, step)
-            bound = bound - kl_divergence(truth, law) * (count / strata)
-        return bound
+            matching = matching + kl_divergence(truth, law) * (count / strata)
+        return {
+            "reconstruction": -self.observation(self.x0_at(x_1, first, y)).log_prob(x),
+            "prior_matching": kl_divergence(self.noised(x0, last), self.prior(x0)),
+            "denoising_matching": matching,
+        }
+
+    def likelihoods(self) -> list[Method]:
+        """The variational bound, and estimates by the probability-flow ODE; see `ode_terms`."""
+        measure: Measure = "density" if self.levels is None else "probability"
+        bound = Method("variational bound", "bound", measure, self.bound_terms, 20, "steps")
+
+        def flow(name: str, start: Literal["datum", "first step"]) -> Method:
+            terms = partial(self.ode_terms, start=start)
+            return Method(name, "estimate", measure, terms, 1, "probes", ODE_EXAMPLES)
+
+        if self.levels is None:
+            return [bound, flow("probability-flow ODE", "datum")]
+        return [
+            bound,
+            flow("probability-flow ODE from x_1", "first step"),
+            flow("probability-flow ODE, uniform dequantisation", "datum"),
+        ]
+
+    def ode_terms(
+        self,
+        x: Tensor,
+        *conditions: Tensor,
+        num_particles: int = 1,
+        start: Literal["datum", "first step"] = "datum",
+        **options: Any,
+    ) -> dict[str, Tensor]:
+        """Minus log p(x) of the probability-flow ODE by terms, nats per example, each (n,).
+
+        Where the samples of the flow come from the ODE, and not from the chain, this is another
+        model than that of the bound, with the same network. Two ways lead to its density.
+
+        "datum": that of `ode_log_likelihood` at x_0, for data with levels at the level plus
+        uniform noise of its width, E_u log p(x + u) <= log P(x) (Theis et al. 2016, section 3.1;
+        Song et al. 2021). The flow ends at the noise of the first step: where that is wider than a
+        level, or the data are of one level at most pixels, this comes out too low.
+
+        "first step": E_q log p(x | x_1) + log p(x_1) - log q(x_1 | x_0) <= log P(x), by the density
+        of the flow where it ends and the reconstruction of the bound, without that loss.
+
+        Args:
+            num_particles: probes of the trace, see `ode_log_likelihood`.
+            options: of `ode_log_likelihood`.
+        """
+        one_of("start", start, ("datum", "first step"))
+        options = {"tolerance": 1e-4, "probes": num_particles, "progress": False} | options
+        denoise, x0 = self.denoiser(*conditions), self.scaled(x)
+        size, first = x[0].numel(), 0.0 if self.schedule.timesteps is None else 1 / self.timesteps
+        if start == "first step":
+            time = torch.tensor(first, device=x.device)
+            law = self.noised_at(x0, self.schedule.log_snr(time))
+            x_1, signal = law.sample(), self.schedule.signal(time)
+            density = ode_log_likelihood(denoise, self.schedule, x_1 / signal, **options)
+            x0_hat = denoise(x_1, time.expand(len(x)))
+            return {
+                "reconstruction": -self.observation(x0_hat).log_prob(x),
+                "ode": law.log_prob(x_1) - density + size * signal.log(),
+            }
+        width = 0.0 if self.levels is None else 2 / (self.levels - 1)
+        noisy = x0 + width * (torch.rand_like(x0) - 0.5)
+        density = ode_log_likelihood(denoise, self.schedule, noisy, **options)
+        return {"ode": -density - (size * math.log(width) if width else 0.0)}
 
     def denoiser(
         self, y: Tensor | None = None, *, guidance: float = 1.0
@@ -269,7 +349,7 @@ class Diffusion(DiffusionChain):
         n: int,
         *conditions: Tensor,
         mean: bool = False,
-        sampler: str = "ancestral",
+        sampler: str | None = None,
         guidance: float = 1.0,
         known: Tensor | None = None,
         **options: Any,
@@ -278,15 +358,20 @@ class Diffusion(DiffusionChain):
 
         Args:
             mean: give the datum that the last step sees, instead of a draw of p(x | x_1).
-            sampler: a name of `samplers.SAMPLERS`.
+            sampler: a name of `samplers.SAMPLERS`. By default a draw is the program's own,
+                "ancestral" over all steps (250 where time is continuous), and so is inpainting;
+                a mean, the usual picture, is "ddim" in 50 steps.
             guidance: see `denoiser`.
             known: for inpainting, with `mask`: what to keep, in the data's own units.
-            options: of the sampler, such as steps (by default all of the chain, or 250 where time
-                is continuous), eta, mask, seed, callback.
+            options: of the sampler, such as steps, eta, mask, seed, callback. The x_0 of data with
+                levels is clipped to their range, unless threshold says otherwise.
         """
         denoise = self.denoiser(*conditions, guidance=guidance)
-        if self.schedule.timesteps is None:
-            options.setdefault("steps", CONTINUOUS_STEPS)
+        if sampler is None:
+            sampler = "ddim" if mean and known is None else "ancestral"
+        options.setdefault("steps", samplers.default_steps(sampler, self.schedule))
+        if self.levels is not None:
+            options.setdefault("threshold", "clip")
         if known is not None:
             options["known"] = self.scaled(known)
         x0 = samplers.sample(denoise, self.schedule, (n, *self.shape), sampler=sampler, **options)

@@ -1,6 +1,7 @@
 """The T-step diffusion chain as Pyro programs, unrolled: for study, and small T."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, cast, get_args
 
 import pyro
@@ -18,6 +19,11 @@ from ..nn.schedules import TableSchedule
 from ..program import Program
 
 FormName = Literal["collapsed", "chain", "forward", "first", "shared"]
+
+# Of a batch of the collapsed program, the share of examples that are at step 1, from which the
+# datum is reconstructed. With a call of the network for every example of its own at step 1, a
+# step of training would cost twice as much.
+FIRST_SHARE = 1 / 16
 
 
 class SpreadTimes(TorchDistribution):
@@ -57,6 +63,21 @@ def step_at(t: Tensor, first: int, last: int) -> Tensor:
     """The whole number of first..last in whose equal share of [0, 1) the time t falls."""
     count = last - first + 1
     return first + (t * count).long().clamp(max=count - 1)
+
+
+def first_or_later(t: Tensor, share: float = FIRST_SHARE) -> tuple[Tensor, Tensor]:
+    """Which times of [0, 1) are of the share at the first step, and where in [0, 1) the others are.
+
+    The time of those at the first step is 0.
+    """
+    return t < share, ((t - share) / (1 - share or 1.0)).clamp(min=0.0)
+
+
+@contextmanager
+def for_some(chosen: Any, weight: float) -> Iterator[None]:
+    """Sites inside count for the chosen examples of a batch alone, (n,) bool, with a weight."""
+    with poutine.scale(scale=weight), poutine.mask(mask=chosen):
+        yield
 
 
 class DiffusionChain(Program):
@@ -300,20 +321,21 @@ class DiffusionChain(Program):
     def _collapsed(self, x: Tensor, y: Tensor | None, reverse: bool) -> None:
         x0 = self.scaled(x)
         y = self.label(x, y) if reverse else y
+        total, share = self.timesteps, FIRST_SHARE if self.timesteps > 1 else 1.0
         with pyro.plate("batch", len(x)):
-            self._ends(x, x0, y, reverse)
-            if self.timesteps == 1:
-                return
-            t = pyro.sample("t", SpreadTimes(len(x), x))
-            step = step_at(t, 2, self.timesteps)
+            last = self._step(total, x)
+            pyro.sample("x_T", self.prior(x0) if reverse else self.noised(x0, last))
+            first, later = first_or_later(pyro.sample("t", SpreadTimes(len(x), x)), share)
+            step = torch.where(first, 1, step_at(later, 2, max(total, 2)))
             x_t = pyro.sample("x_t", self.noised(x0, step))
-            with poutine.scale(scale=float(self.timesteps - 1)):
-                law = (
-                    self.reverse_step(x_t, step, y)
-                    if reverse
-                    else self.backward_step(x_t, x0, step)
-                )
-                pyro.sample("x_prev", law)
+            towards = self.x0_at(x_t, step, y) if reverse else x0
+            if reverse:
+                with for_some(first, 1 / share):
+                    pyro.sample("x", self.observation(towards), obs=x)
+            if total > 1:
+                weight = (total - 1) / (1 - share)
+                with for_some(~first, weight):
+                    pyro.sample("x_prev", self.backward_step(x_t, towards, step))
 
     def _normal(self, mean: Tensor, scale: Tensor) -> dist.Independent:
         return dist.Normal(mean, scale).to_event(len(self.shape))

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..nn.parameterisation import over
 from ..nn.schedules import LearnedSchedule
-from .diffusion_chain import DiffusionChain, SpreadTimes
+from .diffusion_chain import FIRST_SHARE, DiffusionChain, SpreadTimes, first_or_later, for_some
 
 
 class ContinuousTime:
@@ -37,43 +37,49 @@ class ContinuousTime:
     def run(self, x: Tensor, y: Tensor | None, reverse: bool) -> None:
         """The program: model if `reverse`, else guide.
 
-        x_first = x_t at t = 0, from which x is reconstructed, and x_t at one t an example have the
-        same law in both; x_T = x_t at t = 1. The site `drift` is N(u, I) with u = sqrt(rate) x_0 in
-        the guide and sqrt(rate) x_0_hat in the model: what the drifts of two diffusions of one
-        noise differ by, so that its KL, (1/2) rate ||x_0_hat - x_0||^2, is the rate at which their
-        KL grows (Girsanov), and its mean over t the diffusion loss (Kingma et al. 2021, eq. 17).
+        As in the collapsed chain each example has one time of its own, and a share of them, at
+        t = 0, are those from which x is reconstructed. x_t has the same law in both; x_T = x_t at
+        t = 1. The site `drift` is N(u, I) with u = sqrt(rate) x_0 in the guide and sqrt(rate)
+        x_0_hat in the model: what the drifts of two diffusions of one noise differ by, so that its
+        KL, (1/2) rate ||x_0_hat - x_0||^2, is the rate at which their KL grows (Girsanov), and its
+        mean over t the diffusion loss (Kingma et al. 2021, eq. 17).
         """
         program = self.program
         x0 = program.scaled(x)
         y = program.label(x, y) if reverse else y
-        start, end = x.new_zeros(()), x.new_ones(())
         with pyro.plate("batch", len(x)):
-            last = program.noised_at(x0, self.log_snr(end))
+            last = program.noised_at(x0, self.log_snr(x.new_ones(())))
             pyro.sample("x_T", program.prior(x0) if reverse else last)
-            x_first = pyro.sample("x_first", program.noised_at(x0, self.log_snr(start)))
-            if reverse:
-                law = program.observation(self.x0_at(x_first, start, y))
-                pyro.sample("x", law, obs=x)
-            t = pyro.sample("t", SpreadTimes(len(x), x))
+            first, t = first_or_later(pyro.sample("t", SpreadTimes(len(x), x)))
             x_t = pyro.sample("x_t", program.noised_at(x0, self.log_snr(t)))
             towards = self.x0_at(x_t, t, y) if reverse else x0
-            pyro.sample("drift", program.unit_normal(over(self.rate(t).sqrt(), towards) * towards))
+            if reverse:
+                with for_some(first, 1 / FIRST_SHARE):
+                    pyro.sample("x", program.observation(towards), obs=x)
+            with for_some(~first, 1 / (1 - FIRST_SHARE)):
+                drift = over(self.rate(t).sqrt(), towards) * towards
+                pyro.sample("drift", program.unit_normal(drift))
 
-    def bound(self, x: Tensor, y: Tensor | None, strata: int) -> Tensor:
-        """The bound (n,) with the diffusion loss at one time in each of `strata` stretches."""
+    def bound_terms(self, x: Tensor, y: Tensor | None, strata: int) -> dict[str, Tensor]:
+        """The terms (n,) with the diffusion loss at one time in each of `strata` stretches."""
         program, divergence = self.program, torch.distributions.kl_divergence
         x0 = program.scaled(x)
         start, end = x.new_zeros(()), x.new_ones(())
         x_first = program.noised_at(x0, self.log_snr(start)).sample()
-        bound = program.observation(self.x0_at(x_first, start, y)).log_prob(x)
-        bound = bound - divergence(program.noised_at(x0, self.log_snr(end)), program.prior(x0))
+        matching = x.new_zeros(len(x))
         times = SpreadTimes(len(x), x).sample()
         for k in range(strata):
             t = (k + times) / strata
             x_t = program.noised_at(x0, self.log_snr(t)).sample()
             error = (self.x0_at(x_t, t, y) - x0).flatten(1).square().sum(1)
-            bound = bound - 0.5 * self.rate(t) * error / strata
-        return bound
+            matching = matching + 0.5 * self.rate(t) * error / strata
+        return {
+            "reconstruction": -program.observation(self.x0_at(x_first, start, y)).log_prob(x),
+            "prior_matching": divergence(
+                program.noised_at(x0, self.log_snr(end)), program.prior(x0)
+            ),
+            "denoising_matching": matching,
+        }
 
 
 def schedule_loss(schedule: LearnedSchedule, t: Tensor, loss: Tensor) -> Tensor:
@@ -93,4 +99,5 @@ def schedule_loss(schedule: LearnedSchedule, t: Tensor, loss: Tensor) -> Tensor:
     progress = schedule.progress(t)
     held = t - (progress - progress.detach()) / slope
     squares = loss.detach().square()
-    return (squares * schedule.slope(held) / slope).mean() / squares.mean()
+    tiny = torch.finfo(squares.dtype).tiny  # where all losses are 0
+    return (squares * schedule.slope(held) / slope).mean() / squares.mean().clamp(min=tiny)

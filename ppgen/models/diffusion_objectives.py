@@ -11,13 +11,13 @@ from torch.distributions import kl_divergence
 from ..nn.schedules import LearnedSchedule
 from ..objective import ELBO, Objective, Terms
 from ..sites import Batch, sample_sites
-from .diffusion_chain import DiffusionChain, SpreadTimes, step_at
+from .diffusion_chain import DiffusionChain, SpreadTimes, first_or_later, step_at
 from .diffusion_continuous import schedule_loss
 
 Weighting = Literal["elbo", "simple", "min_snr"]
 
-# Sites of the collapsed program and what the textbook calls their terms; t, x_1 and x_t have the
-# same law in model and guide, and no term.
+# Sites of the collapsed program and what the textbook calls their terms; t and x_t have the same
+# law in model and guide, and no term.
 TITLES = {
     "reconstruction": "reconstruction",
     "kl/x_T": "prior_matching",
@@ -41,7 +41,8 @@ class DiffusionELBO(ELBO):
             return found
         guide, model = (sample_sites(trace) for trace in (found.guide, found.model))
         loss = kl_divergence(guide["drift"]["fn"], model["drift"]["fn"])  # (n,)
-        shape = schedule_loss(schedule, guide["t"]["value"], loss)
+        first, t = first_or_later(guide["t"]["value"])
+        shape = schedule_loss(schedule, t, torch.where(first, 0.0, loss))
         # Its gradient joins that of the bound, its value does not.
         reconstruction = found.parts["reconstruction"] + shape - shape.detach()
         return replace(found, parts=found.parts | {"reconstruction": reconstruction})

@@ -194,6 +194,9 @@ def dpm_solver_pp_2m(
     return chain.run(advance)
 
 
+# Steps of ancestral sampling where no chain gives a number.
+CONTINUOUS_STEPS = 250
+
 SAMPLERS: dict[str, Callable[..., Tensor]] = {
     "ancestral": ancestral,
     "ddim": ddim,
@@ -224,6 +227,14 @@ def sample(
         hint = f"; taken by {' and '.join(able)}" if able else near(name, taken)
         raise ValueError(f"sampler {sampler} takes no option {name}{hint}")
     return function(denoise, schedule, x, **options)
+
+
+def default_steps(sampler: str, schedule: Schedule) -> int:
+    """Steps that a sampler takes unasked: all of the chain if ancestral, and never more."""
+    one_of("sampler", sampler, SAMPLERS)
+    steps = inspect.signature(SAMPLERS[sampler]).parameters["steps"].default
+    most = schedule.timesteps
+    return min(steps or most or CONTINUOUS_STEPS, most or CONTINUOUS_STEPS)
 
 
 def _options(function: Callable[..., Tensor]) -> set[str]:
