@@ -122,6 +122,8 @@ class Compiled(nn.Module):
             for old, new in zip(values[count:], outputs[last:], strict=True):
                 if new is not old:  # assigned anew rather than changed in place
                     old.copy_(new.detach())
+            if self.mode == "inductor":  # which cannot give one tensor out twice, as loss and term
+                return [value.clone() for value in outputs[:last]]
             return outputs[:last]
 
         devices = [batch[0].device] if batch[0].is_cuda else []
@@ -151,7 +153,13 @@ class Compiled(nn.Module):
         if _froze(graph, [*values, *batch]):
             raise RuntimeError("it takes gradients inside, through operations with hidden parts")
         simplify(graph)
-        call: Callable = torch.compile(graph) if self.mode == "inductor" else graph.forward
+        call: Callable = graph.forward
+        if self.mode == "inductor":
+            validates = torch.distributions.Distribution._validate_args
+            # With the draws of PyTorch's own generators.
+            call = torch.compile(graph, options={"fallback_random": True})
+            # The compiler's first use switches validation off for the whole process.
+            torch.distributions.Distribution.set_default_validate_args(validates)
         self.inputs = _stores(self.objective)
         self.graphs[key] = (call, lifted.titles)
 

@@ -55,6 +55,21 @@ def check_equal(objective: Objective, batches, training: bool, mode: str = "trac
     return compiled
 
 
+@pytest.mark.parametrize("name", ["gaussian", "diffusion"])
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own parts
+def test_fused_kernels_equal_plain(name: str):
+    """One term that is the loss itself; steps of a chain looked up in a table."""
+    case = CASES[name]
+    objective, batches = ELBO(case.program()), [case.batch()] * 2
+    objective.prepare(*batches[0])
+    twin = copy.deepcopy(objective)
+    expected, found = run(objective, batches), run(Compiled(twin, "inductor"), batches)
+    torch.testing.assert_close(found[:2], expected[:2], rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[2], expected[2])
+    for mine, theirs in zip(twin.parameters(), objective.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", TRACED)
 def test_compiled_equals_plain(name: str, training: bool):

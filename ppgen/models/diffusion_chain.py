@@ -158,8 +158,8 @@ class DiffusionChain(Program):
         Step 1 would give a point mass at x_0; it gives the step to log SNR(0) of the schedule,
         which is finite.
         """
-        table = self.schedule.steps
-        return self._normal(*posterior(x, x0, table.take(step), table.take(step - 1)))
+        level = self.schedule.level
+        return self._normal(*posterior(x, x0, level(step), level(step - 1)))
 
     def reverse_step(self, x: Tensor, step: Tensor, y: Tensor | None) -> dist.Independent:
         """p(x_{t-1} | x_t) = q(x_{t-1} | x_t, x_0 = the datum that the network sees in x_t)."""

@@ -82,16 +82,16 @@ class DenoisingLoss(Objective):
 
     def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
         program, x = self.program, batch[0]
-        total, table = program.timesteps, program.schedule.steps
+        total, level = program.timesteps, program.schedule.level
         x0, y = program.scaled(x), program.label(x, batch[1] if len(batch) > 1 else None)
         step = step_at(SpreadTimes(len(x), x).sample(), 1, total)
         x_t = program.noised(x0, step).sample()
         x0_hat = program.x0_at(x_t, step, y)
         error = (x0_hat - x0).square().flatten(1).sum(1)  # (n,)
-        snr = table.take(step).exp()
+        snr = level(step).exp()
         loss = (snr.clamp(max=self.limit) * error).mean()  # SNR times this error is the noise's
         with torch.no_grad():
-            weight = 0.5 * (table.take(step - 1).exp() - snr) * (step > 1)  # step 1 reconstructs
+            weight = 0.5 * (level(step - 1).exp() - snr) * (step > 1)  # step 1 reconstructs
             matching = total * (weight * error).mean()
             last = torch.full((), total, device=x.device)
             prior = kl_divergence(program.noised(x0, last), program.prior(x0)).mean()

@@ -71,13 +71,17 @@ class TableSchedule(Schedule):
     def log_snr(self, t: Tensor) -> Tensor:
         place = t * self.timesteps  # type: ignore[operator]
         left = place.detach().floor().long().clamp(0, len(self.steps) - 2)
-        start, end = self.steps.take(left), self.steps.take(left + 1)
+        start, end = self.level(left), self.level(left + 1)
         return start + (place - left) * (end - start)
 
     def at_step(self, step: Tensor) -> Tensor:
         """log SNR at whole steps 0 to T of the chain, of the same shape; infinite at step 0."""
+        return torch.where(step == 0, math.inf, self.level(step))
+
+    def level(self, step: Tensor) -> Tensor:
+        """log SNR at whole steps 0 to T in the straight lines of `log_snr`: finite at step 0."""
         # Indexing by a tensor without axes would read its number, which cannot be traced.
-        return torch.where(step == 0, math.inf, self.steps.take(step))
+        return self.steps.index_select(0, step.reshape(-1)).reshape(step.shape)
 
 
 class LinearSchedule(TableSchedule):
