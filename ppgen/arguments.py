@@ -39,16 +39,19 @@ class Parser(ArgumentParser):
 def _expectation(text: str) -> str:
     """What jsonargparse says of a value that does not fit its type, in few words."""
     wanted = re.findall(r"(?:Expected an?|Subtypes:) (.*?)(?:\. Got| Errors:| - |$| Given)", text)
-    given = re.search(r"(?:Got value|Given value): (.*?)$", text)
+    given = re.search(r"Given value: (.*)$", text) or re.search(r"Got value: (.*)$", text)
     if not wanted or given is None:
         return text
-    names = wanted[0].strip("[]").replace("collections.abc.Sequence[int", "a list such as [64, 64")
+    union = re.fullmatch(r"\[(.*)\]", wanted[0])
+    names = union.group(1) if union else wanted[0]
     for pattern, plain in (
+        (r"collections\.abc\.Sequence\[int\]|<class 'collections\.abc\.Sequence'>",
+         "a list such as [64, 64]"),
+        (r", <class 'NoneType'>", ""),  # `null` is for files
         (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
-        (r"NoneType", "null"),
         (r"typing\.Literal\[(.*?)\]", r"\1"),
         (r"typing\.", ""),
-    ):
+    ):  # fmt: skip
         names = re.sub(pattern, plain, names)
     words = re.findall(r"'(\w+)'", names)
     hint = near(given.group(1), words) if words else ""

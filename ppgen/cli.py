@@ -12,6 +12,7 @@ from .names import near
 COMMANDS = {
     "train": "train a model on a data set; writes a run directory",
     "evaluate": "test likelihood of a run, with the kind of number it is",
+    "compare": "likelihoods of runs side by side, ranked where that means something",
     "sample": "draw from a run, to a picture or a .npz file",
     "report": "write a run's report.html, one self-contained page",
     "models": "list the models, or show one with its options",
@@ -38,6 +39,16 @@ start here:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (the run failed) or 2 (bad input)."""
     argv = sys.argv[1:] if argv is None else argv
+    try:
+        status = _main(argv)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {k:10s}{v}" for k, v in COMMANDS.items())))
         return 0
@@ -51,6 +62,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail("ppgen", f"unknown command {name!r}{near(name, COMMANDS)}", 2)
     if name == "graph":  # it does without PyTorch, which takes seconds to import
         from . import graph_commands as commands
+    elif name == "sample":
+        from . import sample_command as commands  # type: ignore[no-redef]
+    elif name == "compare":
+        from . import compare_command as commands  # type: ignore[no-redef]
     else:
         from . import commands  # type: ignore[no-redef]
 
@@ -67,9 +82,8 @@ def main(argv: list[str] | None = None) -> int:
         left = "nothing was written; the same command starts over"
     try:
         run(rest)
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except KeyboardInterrupt as stop:  # it has words where the work stopped in good order
         print(f"interrupted{f': {left}' if stop.args else ''}", file=sys.stderr)
         return 130

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import docstring_parser
 from jsonargparse import Namespace, set_parsing_settings
-from rich.console import Console
 from rich.table import Table
 
 from .arguments import Parser, add_class, flags, model_class, objective_class, saved, without
+from .command_parts import new_file, opened, parsed, say
+from .command_parts import parser as new_parser
 from .run import RESUMABLE
 
 NOT_OPTIONS: set[str | int] = {
@@ -148,7 +149,7 @@ def _train(
     chosen: Any = None
     if objective is not None:
         chosen = _objective(program, objective, options)
-    _say(f"{model.__name__} on {dataset}")
+    say(f"{model.__name__} on {dataset}")
     run = fit(
         program,
         dataset,
@@ -160,9 +161,9 @@ def _train(
     )
     last = next((row for row in reversed(run.metrics) if row["split"] == "validation"), None)
     if last is not None:
-        _say(f"validation: {last['loss']:.2f} nats an example after {last['step']} steps")
+        say(f"validation: {last['loss']:.2f} nats an example after {last['step']} steps")
     more = f" --model {stranger}" if stranger else ""
-    _say(f"run: {out}; next: ppgen evaluate {out}{more}")
+    say(f"run: {out}; next: ppgen evaluate {out}{more}")
 
 
 def _objective(program: Any, cls: type, options: Namespace) -> Any:
@@ -176,52 +177,28 @@ def _objective(program: Any, cls: type, options: Namespace) -> Any:
     return chosen
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # `main` knows what to do
-
-
-def _say(content: Any) -> None:
-    """Print a line unwrapped, or a table to the terminal's width."""
-    _Console().print(content, highlight=False, soft_wrap=isinstance(content, str), markup=False)
-
-
-# evaluate, sample, report ---------------------------------------------------------------------
-
-
-def _parser(name: str, text: str) -> Parser:
-    parser = Parser(prog=f"ppgen {name}", description=text)
-    return parser
-
-
-def _open(options: Namespace, with_data: bool) -> Any:
-    from .loading import open_run
-
-    cls = None if options.model is None else model_class(options.model)
-    return open_run(options.run, cls, with_data=with_data)
-
-
-def _parse(parser: Parser, argv: list[str]) -> Namespace | None:
-    if "-h" in argv or "--help" in argv:
-        parser.print_help()
-        return None
-    return parser.parse_args(argv)
-
-
-def _new_file(path: str | Path, overwrite: bool) -> Path:
-    """A path to write to, refused where there is a file already."""
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists: choose another name or add --overwrite")
-    return path
+# evaluate, report ---------------------------------------------------------------------
 
 
 def evaluate(argv: list[str]) -> None:
-    parser = _parser(
+    parser = new_parser(
         "evaluate", "Test likelihood of a run, with its kind: exact, bound or estimate."
     )
     parser.add_argument("run", type=str, help="the run directory")
-    parser.add_argument("--particles", type=int, default=100, help="draws of the guide an example")
+    parser.add_argument(
+        "--particles",
+        type=int | None,
+        default=None,
+        help="draws of the guide an example, 100 by default; or what else the model's own method "
+        "draws, by its own default",
+    )
+    parser.add_argument(
+        "--others",
+        type=int | None,
+        default=None,
+        help="examples for the further methods that some models have, by default few where they "
+        "are slow; 0 leaves them out",
+    )
     parser.add_argument("--limit", type=int | None, default=None, help="only the first examples")
     parser.add_argument(
         "--split", type=Literal["test", "validation"], default="test", help="which data"
@@ -234,13 +211,13 @@ def evaluate(argv: list[str]) -> None:
     parser.add_argument(
         "--model", type=str | None, default=None, help="class of a model not ppgen's own"
     )
-    options = _parse(parser, argv)
+    options = parsed(parser, argv)
     if options is None:
         return
     from .data import load_data
     from .evaluation import evaluate as run_evaluation
 
-    run = _open(options, with_data=options.data is None)
+    run = opened(options, with_data=options.data is None)
     dataset = None
     if options.data is not None:
         kept = {"binarize": run.config["binarize"], "size": run.config["size"]}
@@ -250,147 +227,84 @@ def evaluate(argv: list[str]) -> None:
         dataset,
         particles=options.particles,
         limit=options.limit,
+        others=options.others,
         split=options.split,
         device=options.device,
         seed=options.seed,
         progress=True,
     )
-    name = f"{type(run.program).__name__} on {(dataset or run.dataset).name}, {found.split} data"
-    table = Table(title=name, show_header=False)
-    likelihood, elbo = found.log_likelihood, found.elbo or {}
-    if likelihood is not None:
-        error = f"{likelihood.value:.2f} +- {likelihood.stderr:.2f}"
-        table.add_row("log-likelihood", f"{error} nats", f"{likelihood.kind}: {likelihood.how}")
+    say(_table(found, f"{type(run.program).__name__} on {(dataset or run.dataset).name}"))
+    if found.reason:
+        say(found.reason)
+    if dataset is None:
+        say(f"written to {run.path / 'evaluation.json'}")
+
+
+def _table(found: Any, name: str) -> Table:
+    """An evaluation, each number with the kind that it is."""
+    table = Table(title=f"{name}, {found.split} data", show_header=False)
+    main, elbo = found.log_likelihood, found.elbo or {}
+    for likelihood in (main, *found.others) if main else ():
+        value = f"{likelihood.value:.2f} +- {likelihood.stderr:.2f}"
+        title = "log-likelihood" if likelihood is main else "by another method"
+        table.add_row(title, f"{value} nats", f"{likelihood.kind}: {likelihood.how}")
         per = f"of {likelihood.measure}, {likelihood.examples:,} examples"
-        table.add_row("", "", per)
-    if found.bits_per_dim is not None and likelihood is not None:
-        table.add_row("", f"{found.bits_per_dim:.4f} bits/dim", "")
+        bits = found.bits_per_dim if likelihood is main else None
+        table.add_row("", "" if bits is None else f"{bits:.4f} bits/dim", per)
     for title, value in elbo.items():
-        if title == "value":
+        if title == "value" and main and main.kind != "exact" and value == main.value:
+            table.add_row("ELBO", "the same", "minus the sum of")
+        elif title == "value":
             error = f" +- {elbo['stderr']:.2f}" if "stderr" in elbo else ""
-            kind = "exact" if likelihood and likelihood.kind == "exact" else "bound"
+            kind = "exact" if main and main.kind == "exact" else "bound"
             table.add_row("ELBO", f"{value:.2f}{error} nats", kind)
         elif title != "stderr":
             table.add_row(f"  {title}", f"{value:.2f} nats", "")
-    _say(table)
-    if found.reason:
-        _say(found.reason)
-    if dataset is None:
-        _say(f"written to {run.path / 'evaluation.json'}")
-
-
-def sample(argv: list[str]) -> None:
-    parser = _parser("sample", "Draw from a run, to a picture (.png) or arrays (.npz).")
-    parser.add_argument("run", type=str, help="the run directory")
-    parser.add_argument("--n", type=int, default=100, help="how many")
-    parser.add_argument("--out", type=str, help="a .png or .npz file", required=True)
-    parser.add_argument(
-        "--y", type=int | None, default=None, help="the class, for a conditional model"
-    )
-    parser.add_argument(
-        "--draw", action="store_true", help="draws of x instead of the decoder's means"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file")
-    parser.add_argument(
-        "--model", type=str | None, default=None, help="class of a model not ppgen's own"
-    )
-    options = _parse(parser, argv)
-    if options is None:
-        return
-    out = _new_file(options.out, options.overwrite)
-    if out.suffix not in (".png", ".npz"):
-        raise ValueError(f"--out must end in .png or .npz; got {out.name}")
-    if options.n < 1:
-        raise ValueError(f"--n must be 1 or more; got {options.n}")
-    import io
-
-    import numpy as np
-
-    from . import plots
-    from .processes import find_device
-    from .program import draw
-    from .run import write_atomically
-    from .seeding import seeded
-
-    run = _open(options, with_data=False)
-    labels = _labels(run, options.y, options.n)
-    device = find_device(options.device)
-    program = run.program.to(device)
-    with seeded(options.seed, device):
-        place = [label.to(device) for label in labels]
-        x = draw(program, options.n, *place, shape=run.shape, mean=not options.draw).cpu()
-    if out.suffix == ".npz":
-        buffer = io.BytesIO()
-        arrays = {"x": x.numpy()} | ({"y": labels[0].numpy()} if labels else {})
-        np.savez(buffer, **arrays)
-        data = buffer.getvalue()
-    else:
-        picture = plots.samples(x)
-        if picture is None:
-            raise ValueError(f"examples of shape {run.shape} have no picture: write a .npz file")
-        data = picture
-    write_atomically(out, data)
-    _say(f"{options.n} samples written to {out}")
-
-
-def _labels(run: Any, y: int | None, n: int) -> tuple[Any, ...]:
-    """The labels to condition on: the one asked for, or all classes in turn."""
-    import torch
-
-    classes = getattr(run.program, "num_classes", None)
-    if classes is None:
-        if y is not None:
-            raise ValueError("--y is for conditional models; this run's model takes no label")
-        return ()
-    if y is None:
-        return (torch.arange(n) * classes // n,)
-    if not 0 <= y < classes:
-        raise ValueError(f"--y must be from 0 to {classes - 1}; got {y}")
-    return (torch.full((n,), y),)
+    return table
 
 
 def report(argv: list[str]) -> None:
-    parser = _parser("report", "Write a run's report.html: curves, samples, figures on one page.")
+    parser = new_parser(
+        "report", "Write a run's report.html: curves, samples, figures on one page."
+    )
     parser.add_argument("run", type=str, help="the run directory")
     parser.add_argument(
         "--model", type=str | None, default=None, help="class of a model not ppgen's own"
     )
-    options = _parse(parser, argv)
+    options = parsed(parser, argv)
     if options is None:
         return
     from .report import write_report
 
-    path = write_report(_open(options, with_data=True))
-    _say(f"report: {path}")
+    path = write_report(opened(options, with_data=True))
+    say(f"report: {path}")
 
 
 # models, data ---------------------------------------------------------------------------------
 
 
 def models(argv: list[str]) -> None:
-    parser = _parser("models", "List the models, or show one with its options.")
+    parser = new_parser("models", "List the models, or show one with its options.")
     parser.add_argument("name", type=str, nargs="?", help="a model to show")
-    options = _parse(parser, argv)
+    options = parsed(parser, argv)
     if options is None:
         return
     from .models import MODELS
 
     if options.name is not None:
         cls = model_class(options.name)
-        _say(inspect.getdoc(cls) or f"{cls.__name__} has no documentation")
+        say(inspect.getdoc(cls) or f"{cls.__name__} has no documentation")
         return
     table = Table(title="models", caption="`ppgen models NAME` shows one")
     for column in ("name", "density", "what it is"):
         table.add_column(column)
     for name, cls in MODELS.items():
         table.add_row(name, cls.density, (inspect.getdoc(cls) or "").splitlines()[0])
-    _say(table)
+    say(table)
 
 
 def data(argv: list[str]) -> None:
-    parser = _parser("data", "List the data sources, or look at one.")
+    parser = new_parser("data", "List the data sources, or look at one.")
     parser.add_argument("source", type=str, nargs="?", help="a source to look at, such as mnist")
     parser.add_argument("--binarize", type=str, default="none", help="as in `ppgen train`")
     parser.add_argument("--size", type=int | None, default=None, help="resize images")
@@ -398,7 +312,7 @@ def data(argv: list[str]) -> None:
         "--preview", type=str | None, default=None, help="write a picture of examples"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the picture")
-    options = _parse(parser, argv)
+    options = parsed(parser, argv)
     if options is None:
         return
     from .data import SOURCES, load_data
@@ -413,11 +327,11 @@ def data(argv: list[str]) -> None:
         table.add_column("what it is")
         for name, text in SOURCES.items():
             table.add_row(name, text)
-        _say(table)
+        say(table)
         return
-    out = None if options.preview is None else _new_file(options.preview, options.overwrite)
+    out = None if options.preview is None else new_file(options.preview, options.overwrite)
     dataset = load_data(options.source, binarize=options.binarize, size=options.size)
-    _say(repr(dataset))
+    say(repr(dataset))
     if out is not None:
         from . import plots
         from .run import write_atomically
@@ -426,4 +340,4 @@ def data(argv: list[str]) -> None:
         if picture is None:
             raise ValueError(f"examples of shape {dataset.shape} have no picture")
         write_atomically(out, picture)
-        _say(f"preview: {out}")
+        say(f"preview: {out}")

@@ -26,7 +26,8 @@ from .validation import evaluate_objective
 
 # Rows of data x draws that are run at once: large enough for BLAS, small enough for the cache.
 VALUES_AT_ONCE = 2**21
-ROWS_AT_ONCE = 128  # of methods whose every draw is a call of a large network
+# Of methods whose every draw is a call of a large network: no slower, and a bar that moves.
+ROWS_ON_CPU, ROWS_ON_GPU = 32, 512
 PARTICLES = 100
 
 
@@ -153,7 +154,9 @@ def evaluate(
     finally:
         program.to(home)
     if isinstance(run, Run) and run.path is not None and dataset is own:
-        write_json(run.path / "evaluation.json", found.to_dict())
+        # With the step, so that a run that was trained on since is seen to need another one.
+        step = {"step": run.info.get("steps")}
+        write_json(run.path / "evaluation.json", found.to_dict() | step)
     return found
 
 
@@ -241,7 +244,7 @@ def _by_methods(
         for way in ways:
             count, examples = way.particles, len(part)
             if way is ways[0]:
-                count = count if particles is None else particles
+                count = min(particles or count, way.most or particles or count)
             else:
                 examples = min(examples, (way.examples or examples) if others is None else others)
                 if not examples:
@@ -270,9 +273,9 @@ def _all_terms(
     way: Method, part: Split, particles: int, program: nn.Module, progress: bool
 ) -> dict[str, Tensor]:
     pieces: dict[str, list[Tensor]] = {}
-    starts = range(0, len(part), ROWS_AT_ONCE)
-    for begin in _tracked(starts, f"evaluating ({way.name})", progress):
-        batch = accepted(program, part.batch(slice(begin, begin + ROWS_AT_ONCE)))
+    rows = ROWS_ON_CPU if part.device.type == "cpu" else ROWS_ON_GPU
+    for begin in _tracked(range(0, len(part), rows), f"evaluating ({way.name})", progress):
+        batch = accepted(program, part.batch(slice(begin, begin + rows)))
         for title, value in way.terms(*batch, num_particles=particles).items():
             pieces.setdefault(title, []).append(value)
     return {title: torch.cat(values).double().cpu() for title, values in pieces.items()}

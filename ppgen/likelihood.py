@@ -67,6 +67,7 @@ class Method:
         particles: K by default.
         unit: what the K are, in the plural.
         examples: how many examples it is computed on by default; None for all.
+        most: the largest K that there is; None for any.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Method:
     particles: int
     unit: str
     examples: int | None = None
+    most: int | None = None
 
 
 def own_methods(program: nn.Module) -> list[Method]:

@@ -30,6 +30,15 @@ def test_the_library_block(tmp_path, monkeypatch, capsys):
     assert isinstance(names["vae"], ppgen.VAE)
 
 
+def test_the_block_on_diffusion(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {"__name__": "readme"}
+    exec(PYTHON[2], names)
+    printed = capsys.readouterr().out
+    assert printed.count("torch.Size([16, 1, 8, 8])") == 2 and "kl/x_prev" in printed
+    assert names["run"].config["ema"] == 0.999
+
+
 def test_the_model_in_twenty_lines():
     names: dict = {"__name__": "readme"}
     exec(PYTHON[1], names)
@@ -42,7 +51,7 @@ def test_the_model_in_twenty_lines():
 def test_the_block_on_bayesian_networks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "readme"}
-    exec(PYTHON[2], names)
+    exec(PYTHON[3], names)
     assert "HISTORY is not d-separated from HYPOVOLEMIA" in capsys.readouterr().out
     assert (tmp_path / "blanket.png").exists()
     assert names["table"].shape == (1000, 105)
@@ -52,7 +61,7 @@ def test_the_block_on_bayesian_networks(tmp_path, monkeypatch, capsys):
 def test_the_block_on_markov_random_fields(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "readme"}
-    exec(PYTHON[3], names)
+    exec(PYTHON[4], names)
     said = capsys.readouterr().out
     assert "m_{x3->x2}(x2) = sum_{x3} psi(x2,x3)" in said and "graph_cut" in said
     assert names["beliefs"]["x2"] == pytest.approx([0.55, 0.45])

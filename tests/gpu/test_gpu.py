@@ -8,7 +8,7 @@ import torch
 from ppgen.compile import Compiled
 from ppgen.data import Dataset, load_data
 from ppgen.evaluation import evaluate
-from ppgen.models import VAE
+from ppgen.models import VAE, Diffusion
 from ppgen.objective import ELBO, ImportanceWeightedELBO
 from ppgen.run import load_checkpoint
 from ppgen.training import fit
@@ -78,3 +78,32 @@ def test_evaluation_on_cuda_is_that_of_the_cpu(digits):
     assert here.log_likelihood.kind == there.log_likelihood.kind == "bound"
     assert abs(here.elbo["value"] - there.elbo["value"]) < 0.1 * here.elbo["stderr"] + 0.01
     assert {p.device.type for p in program.parameters()} == {"cpu"}
+
+
+@pytest.mark.parametrize("weighting", ["elbo", "simple"])
+def test_diffusion_on_cuda_learns_samples_and_scores(weighting):
+    data = load_data("digits")
+    torch.manual_seed(0)
+    program = Diffusion(
+        data.shape,
+        levels=data.levels,
+        timesteps=100,
+        channels=16,
+        multipliers=(1, 2),
+        weighting=weighting,
+    )
+    before = evaluate(program, data, limit=50, others=0).log_likelihood
+    fit(program, data, steps=150, precision="bf16-mixed", **OPTIONS)
+    found = evaluate(program, data, limit=50, others=8, device="cuda")
+    assert found.log_likelihood.value > before.value + 20
+    assert len(found.others) == 2
+    on_cpu = evaluate(program, data, limit=50, others=0).log_likelihood
+    assert abs(on_cpu.value - found.log_likelihood.value) < 5 * found.log_likelihood.stderr
+    program.to("cuda")
+    for sampler in ("ddim", "dpm_solver_pp_2m", "ancestral"):
+        x = program.sample(4, sampler=sampler, steps=10)
+        assert x.device.type == "cuda" and x.isfinite().all()
+    known, mask = x[:1], torch.zeros_like(x[:1], dtype=torch.bool)
+    mask[..., :4] = True
+    painted = program.sample(3, known=known, mask=mask, steps=10, resample=2)
+    assert (painted[..., :4] == known[..., :4]).all()
