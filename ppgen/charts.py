@@ -3,10 +3,12 @@
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+
+from .report_text import with_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +37,7 @@ def scatter(points: Tensor, reference: Tensor | None = None, title: str = "sampl
         size = max(1.6, min(5.0, 160 / math.sqrt(len(cloud) + 1)))
         axes.plot(*cloud.T.numpy(), ".", ms=size, alpha=0.5, mew=0, color=colour)
         square(axes, panels[0][1])
-        _heading(axes, name, f"{len(cloud):,} points")
+        heading(axes, name, f"{len(cloud):,} points")
     return drawn(figure)
 
 
@@ -65,7 +67,7 @@ def histograms(x: Tensor, reference: Tensor | None, most: int = 8) -> bytes:
                 label=name, histtype=kind, alpha=alpha, lw=1.6,
             )  # fmt: skip
         axes.set_yticks([])
-        _heading(axes, f"$x_{{{k + 1}}}$")
+        heading(axes, f"$x_{{{k + 1}}}$")
         if k == 0 and axes.patches:
             axes.legend(fontsize=8, frameon=False, labelcolor=INK)
     return drawn(figure)
@@ -129,8 +131,7 @@ def curves(rows: Sequence[Row]) -> bytes:
         else:
             _many_curves(axes, rows, name, titles)
         axes.set_xlim(0, until or 1)
-        axes.grid(axis="y", color=FAINT, lw=0.8)
-        axes.set_axisbelow(True)
+        faint_grid(axes)
         if k + columns >= len(panels):
             axes.set_xlabel("epoch", color=INK)
         if k % columns == 0:
@@ -219,7 +220,7 @@ def _curve(axes: "Axes", rows: Sequence[Row], title: str) -> None:
         )
         last.append(f"validation {_figures(values[-1])}")
     axes.set_ylim(*settled(*(c for c in (train, validation) if c)))
-    _heading(axes, title, ", ".join(last))
+    heading(axes, title, ", ".join(last))
     axes.legend(fontsize=8.5, frameon=False, labelcolor=INK)
 
 
@@ -247,7 +248,7 @@ def _many_curves(axes: "Axes", rows: Sequence[Row], name: str, titles: Sequence[
                   label=plain_text(legible(site, str(k))) if shown else None)  # fmt: skip
     axes.set_ylim(*settled(*drawn))
     split = "train" if series(rows, "train", titles[0]) else "validation"
-    _heading(axes, name, split)
+    heading(axes, name, split)
     axes.legend(fontsize=8, frameon=False, labelcolor=INK, ncols=1 + (len(titles) > 4))
 
 
@@ -261,12 +262,17 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def new_figure(
-    width: float, height: float, lines: int = 1, columns: int = 1
+    width: float,
+    height: float,
+    lines: int = 1,
+    columns: int = 1,
+    widths: Sequence[float] | None = None,
 ) -> tuple["Figure", list["Axes"]]:
+    """A figure of so many inches, and its panels line by line; `widths` relative to each other."""
     from matplotlib.figure import Figure
 
     figure = Figure((width, height), dpi=DPI, layout="constrained")
-    grid = figure.subplots(lines, columns, squeeze=False)
+    grid = figure.subplots(lines, columns, squeeze=False, width_ratios=widths)
     for axes in grid.flat:
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -278,10 +284,37 @@ def new_figure(
     return figure, list(grid.flat)
 
 
-def _heading(axes: "Axes", title: str, note: str = "") -> None:
+def heading(axes: "Axes", title: str, note: str = "") -> None:
+    """A bold title to the left, a faint note to the right."""
     shown = title if title.startswith("$x_") else plain_text(legible(title, "term"))
     axes.set_title(shown, loc="left", fontsize=10.5, color=INK, weight="bold")
     axes.set_title(note, loc="right", fontsize=8, color="#6b7078")
+
+
+def faint_grid(axes: "Axes", axis: Literal["x", "y"] = "y") -> None:
+    axes.grid(axis=axis, color=FAINT, lw=0.8)
+    axes.set_axisbelow(True)
+
+
+def bars(axes: "Axes", values: Mapping[str, Tensor], colours: Sequence[str]) -> None:
+    """A bar for the mean of each (n,), downwards, with its name and mean +- standard error."""
+    means = [float(v.double().mean()) for v in values.values()]
+    errors = [float(v.double().std() / math.sqrt(len(v))) if len(v) > 1 else 0.0
+              for v in values.values()]  # fmt: skip
+    axes.barh(range(len(means)), means, 0.62, color=colours)
+    axes.axvline(0, color="#b9bdc4", lw=0.9)
+    for k, (mean, error) in enumerate(zip(means, errors, strict=True)):
+        tiny = abs(mean) + error < 5e-4
+        text = "0.000" if tiny else with_error(mean, error)
+        axes.annotate(text, (max(mean, 0.0), k), xytext=(5, 0), textcoords="offset points",
+                      va="center", fontsize=9, color=INK)  # fmt: skip
+    axes.set_yticks(range(len(means)), [plain_text(legible(name, "term")) for name in values])
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0, labelsize=9.5)
+    low, high = min(0.0, *means), max(1e-9, *means)
+    axes.set_xlim(low - 0.1 * (high - low) * (low < 0), high + 0.5 * (high - low))
+    axes.set_xlabel("nats per example", color=INK)
+    faint_grid(axes, "x")
 
 
 def square(axes: "Axes", points: Tensor) -> None:

@@ -4,6 +4,8 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from .sites import device_of
 
 TILE = 40  # pixels: smaller images are enlarged
 GUTTER = 224  # the grey between images
+GAP = 8  # pixels between groups of rows
 
 
 # Pixels
@@ -42,6 +45,8 @@ def image_grid(
     pad: int = 2,
     scale: int | None = None,
     rows: Sequence[str] | None = None,
+    heads: Sequence[str] | None = None,
+    group: int | None = None,
 ) -> bytes:
     """Images side by side, row by row, on a grey ground.
 
@@ -52,6 +57,8 @@ def image_grid(
         pad: pixels around and between the images.
         scale: every pixel becomes scale x scale; by default as many as make tiles of 40 pixels.
         rows: names written to the left of the rows.
+        heads: names written above the columns.
+        group: rows that belong together; a wider gap follows each so many.
 
     Raises:
         ValueError: no images, another number of axes, or columns, scale < 1, pad < 0.
@@ -86,26 +93,69 @@ def image_grid(
         (lines * high + pad, columns * wide + pad, channels), GUTTER, dtype=torch.uint8
     )
     canvas[: lines * high, : columns * wide] = sheet.reshape(lines * high, columns * wide, channels)
-    if rows is None:
-        return _png(canvas)
-    return _png(_named(canvas, rows, high))
+    if group is not None:
+        canvas = _parted(canvas, group * high, pad)
+    if rows is not None:
+        middles = [k * high + high / 2 + (k // group * GAP if group else 0) for k in range(lines)]
+        canvas = torch.cat([_words_left(rows, middles, canvas), canvas], 1)
+    if heads is not None:
+        left = canvas.shape[1] - columns * wide - pad
+        middles = [left + k * wide + (wide + pad) / 2 for k in range(columns)]
+        canvas = torch.cat([_words_above(heads, middles, wide, canvas), canvas])
+    return _png(canvas)
 
 
-def _named(canvas: Tensor, rows: Sequence[str], high: int) -> Tensor:
-    """The picture with a margin to its left where the names of its rows stand."""
+def _parted(canvas: Tensor, height: int, pad: int) -> Tensor:
+    """The canvas with a gap between every so many lines of pixels and the next."""
+    parts = list(canvas[: len(canvas) - pad].split(height))
+    gap = torch.full((GAP, *canvas.shape[1:]), GUTTER, dtype=torch.uint8)
+    between = [part for k, one in enumerate(parts) for part in ((gap, one) if k else (one,))]
+    return torch.cat([*between, canvas[len(canvas) - pad :]])
+
+
+def _words_left(names: Sequence[str], middles: Sequence[float], canvas: Tensor) -> Tensor:
+    """A margin to the left of a picture where the names of its rows stand, at these heights."""
+    from PIL import ImageFont
+
+    spacing = min((b - a for a, b in pairwise(middles)), default=30.0)
+    font = ImageFont.truetype(font_path(), max(11, min(15, int(spacing) // 2)))
+    names = [legible(name, str(k))[:24] for k, name in enumerate(names)]
+    width = 10 + max(math.ceil(font.getlength(name)) for name in names)
+    places = [(width - 7, middle) for middle in middles]
+    return _words(names, places, font, "rm", (len(canvas), width, canvas.shape[2]))
+
+
+def _words_above(
+    names: Sequence[str], middles: Sequence[float], wide: int, canvas: Tensor
+) -> Tensor:
+    """A margin above a picture where the names of its columns stand, as large as they fit."""
+    from PIL import ImageFont
+
+    names = [legible(name, str(k)) for k, name in enumerate(names)]
+    sizes = [ImageFont.truetype(font_path(), size) for size in range(14, 8, -1)]
+    fits = (f for f in sizes if max(f.getlength(name) for name in names) < wide - 3)
+    font = next(fits, sizes[-1])
+    places = [(middle, 11.0) for middle in middles]
+    return _words(names, places, font, "mm", (20, canvas.shape[1], canvas.shape[2]))
+
+
+def _words(
+    names: Sequence[str],
+    places: Sequence[tuple[float, float]],
+    font: Any,
+    anchor: str,
+    size: tuple[int, int, int],
+) -> Tensor:
+    """uint8 (H, W, C) with names at places (across, down)."""
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
-    font = ImageFont.truetype(font_path(), max(11, min(15, high // 2)))
-    names = [legible(name, str(k))[:24] for k, name in enumerate(rows)]
-    margin = 10 + max(math.ceil(font.getlength(name)) for name in names)
-    height, _, channels = canvas.shape
-    image = Image.new("L", (margin, height), GUTTER)
+    height, width, channels = size
+    image = Image.new("L", (width, height), GUTTER)
     draw = ImageDraw.Draw(image)
-    for k, name in enumerate(names):
-        draw.text((margin - 7, k * high + high / 2), name, 60, font, anchor="rm")
-    left = torch.from_numpy(np.array(image))[..., None].expand(-1, -1, channels)
-    return torch.cat([left, canvas], 1)
+    for name, place in zip(names, places, strict=False):
+        draw.text(place, name, 60, font, anchor=anchor)
+    return torch.from_numpy(np.array(image))[..., None].expand(-1, -1, channels)
 
 
 def _png(canvas: Tensor) -> bytes:

@@ -1,5 +1,6 @@
 """Program: a generative model as two methods, `model` and `guide`; the rest follows from them."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 import pyro
@@ -8,6 +9,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from .figures import Figure
 from .likelihood import Method, broadcasts, kind_of, log_likelihoods
 from .objective import ELBO, Objective
 from .recorded import Recorded
@@ -49,12 +51,16 @@ class Program(Recorded, PyroModule):
         arguments: the constructor arguments by name, defaults included, as they were given.
         objective_defaults: arguments of its ELBO where they are not the ELBO's own defaults.
         training_defaults: its own defaults of the arguments lr, clip_norm and ema of `fit`.
+        picture_count: pictures on a sheet of samples, fewer where drawing is slow.
+        picture_words: what `sample(mean=True)` gives, as in "100 draws, each the mean ...".
         shape: shape of one example, without the batch.
     """
 
     density: Density = "bound"
     objective_defaults: ClassVar[dict[str, Any]] = {}
     training_defaults: ClassVar[dict[str, float]] = {}
+    picture_count: ClassVar[int] = 100
+    picture_words: ClassVar[str] = "the mean of the picture given its latents"
     shape: tuple[int, ...]
 
     def model(self, *batch: Any, **options: Any) -> Any:
@@ -72,6 +78,15 @@ class Program(Recorded, PyroModule):
         has some is refused importance weighting.
         """
         return []
+
+    def figures(self, *batch: Tensor) -> Iterator[Figure]:
+        """Figures of its own for the report, each drawn where the report stands; by default none.
+
+        Args:
+            batch: the first few hundred test examples, (x, *conditions) as `model` takes them, on
+                the program's device; nothing where the data of a run are not at hand.
+        """
+        yield from ()
 
     def generate(self, n: int, *conditions: Tensor, mean: bool = False) -> Tensor:
         """The hook behind `sample`: run the model forwards on a template of zeros.

@@ -1,21 +1,31 @@
 """The report of a run: one HTML file with its figures, pictures and configuration."""
 
 import base64
-import html
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from . import charts, plots
 from .page import PAGE, STYLE
-from .program import generate
+from .program import Program, generate
+from .report_text import (
+    Card,
+    duration,
+    failed,
+    flat,
+    likelihood_card,
+    list_of,
+    number,
+    safe,
+    split_of,
+    table,
+    width_of,
+    with_error,
+    yaml_text,
+)
 from .seeding import seeded
 from .sites import accepted, device_of
 
@@ -23,6 +33,14 @@ if TYPE_CHECKING:
     from .run import Run
 
 MOST_CLASSES = 10  # rows of samples, and manifolds
+EXAMPLES = 500  # of the test data, for the program's own figures
+FAILURES = (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError)
+
+POINTS = 2000  # drawn of vectors
+LIKELIHOOD = "log_likelihood_nats"
+
+_WIDE = ("log-likelihood", "ELBO")  # cards that need room
+_SHOWN = ("training_seconds", "examples_per_second", "steps")
 
 
 def write_report(run: "Run") -> Path:
@@ -64,79 +82,85 @@ class _Report:
         self.pictures: dict[str, bytes] = {}
 
     def page(self) -> str:
-        model, data = _title(self.program), self._data_name()
+        model, data = type(self.program).__name__, self._data_name()
         title = f"{model} on {data}" if data else model
-        sections = [
-            ("Learning curves", self.curves),
-            ("Samples", self.samples),
-            ("Reconstructions", self.reconstructions),
-            ("Latent space", self.latent_space),
-            ("Numbers", self.numbers),
-            ("Configuration", self.configuration),
-        ]
         parts = [self.head(model, data)]
-        for heading, section in sections:
-            content = section()
+        for heading, content in self.sections():
             if content:
-                parts.append(f"<section>\n<h2>{heading}</h2>\n{content}\n</section>")
-        return PAGE.format(title=_safe(title), style=STYLE, body="\n".join(parts))
+                parts.append(f"<section>\n<h2>{safe(heading)}</h2>\n{content}\n</section>")
+        return PAGE.format(title=safe(title), style=STYLE, body="\n".join(parts))
+
+    def sections(self) -> Iterator[tuple[str, str]]:
+        yield "Learning curves", self.curves()
+        yield "Samples", self.samples()
+        yield "Reconstructions", self.reconstructions()
+        yield "Latent space", self.latent_space()
+        yield from self.own_figures()
+        yield "Numbers", self.numbers()
+        yield "Configuration", self.configuration()
 
     # Figures in words
 
     def head(self, model: str, data: str) -> str:
-        cards = [card for card in (self._likelihood(), self._elbo(), *self._facts()) if card]
-        on = f' <span class="on">on</span> {_safe(data)}' if data else ""
+        cards = [*self._likelihood(), *self._elbo(), *self._others(), *self._facts()]
+        on = f' <span class="on">on</span> {safe(data)}' if data else ""
         about = ""
         if self.dataset is not None:
-            about = f'<p class="about">{_safe(repr(self.dataset))}</p>\n'
+            about = f'<p class="about">{safe(repr(self.dataset))}</p>\n'
         grid = "\n".join(
-            f'<div class="card{" wide" if name.endswith(_WIDE) else ""}"><dt>{_safe(name)}</dt>'
-            f"<dd>{_safe(value)}{f' <small>{_safe(unit)}</small>' if unit else ''}</dd>"
-            f"{f'<p>{_safe(note)}</p>' if note else ''}</div>"
+            f'<div class="card{" wide" if name.endswith(_WIDE) else ""}"><dt>{safe(name)}</dt>'
+            f"<dd>{safe(value)}{f' <small>{safe(unit)}</small>' if unit else ''}</dd>"
+            f"{f'<p>{safe(note)}</p>' if note else ''}</div>"
             for name, value, unit, note in cards
         )
-        made = _list_of(_flat(
+        made = list_of(flat(
             {k: v for k, v in self.run.info.items() if k not in ("data", "format", *_SHOWN)}
         ))  # fmt: skip
         return (
-            f"<header>\n<h1>{_safe(model)}{on}</h1>\n{about}</header>\n"
+            f"<header>\n<h1>{safe(model)}{on}</h1>\n{about}</header>\n"
             f'<dl class="cards">\n{grid}\n</dl>\n<p class="made">{made}</p>'
         )
 
-    def _likelihood(self) -> tuple[str, str, str, str] | None:
+    def _likelihood(self) -> Iterator[Card]:
         evaluation = self.run.evaluation
         if evaluation is None:
-            return None
-        found = evaluation.get("log_likelihood_nats")
-        if not isinstance(found, Mapping):
-            density = getattr(self.program, "density", None)
-            why = {
-                "implicit": "the model draws samples but has no density",
-                "unnormalized": "the density is known up to a constant only",
-            }.get(str(density), "it was not evaluated")
-            return f"{_split(evaluation)} log-likelihood", "none", "", why
-        notes = [str(found[k]) for k in ("kind", "measure", "method") if found.get(k)]
-        for key, unit in (("particles", "particles"), ("examples", "examples")):
-            if found.get(key):
-                notes.append(f"{_number(found[key])} {unit}")
-        value = _with_error(found.get("value"), found.get("stderr"))
-        return f"{_split(evaluation)} log-likelihood", value, "nats", " · ".join(notes)
+            return
+        name, found = f"{split_of(evaluation)} log-likelihood", evaluation.get(LIKELIHOOD)
+        if isinstance(found, Mapping):
+            notes = [str(found[k]) for k in ("kind", "measure", "method") if found.get(k)]
+            yield likelihood_card(name, found, notes)
+            return
+        density = getattr(self.program, "density", None)
+        why = {
+            "implicit": "the model draws samples but has no density",
+            "unnormalized": "the density is known up to a constant only",
+        }.get(str(density), "it was not evaluated")
+        yield name, "none", "", why
 
-    def _elbo(self) -> tuple[str, str, str, str] | None:
+    def _elbo(self) -> Iterator[Card]:
         evaluation = self.run.evaluation or {}
         found = evaluation.get("elbo_nats")
-        if not isinstance(found, Mapping):
-            return None
-        terms = [f"{k} {_number(v, 4)}" for k, v in found.items()
-                 if k not in ("value", "stderr") and "/" not in k]  # fmt: skip
-        value = _with_error(found.get("value"), found.get("stderr"))
-        return f"{_split(evaluation)} ELBO", value, "nats", " · ".join(terms)
+        if isinstance(found, Mapping):
+            terms = [f"{k} {number(v, 4)}" for k, v in found.items()
+                     if k not in ("value", "stderr") and "/" not in k]  # fmt: skip
+            value = with_error(found.get("value"), found.get("stderr"))
+            yield f"{split_of(evaluation)} ELBO", value, "nats", " · ".join(terms)
 
-    def _facts(self) -> Iterator[tuple[str, str, str, str]]:
+    def _others(self) -> Iterator[Card]:
+        """The log-likelihood by further methods of the program."""
+        evaluation = self.run.evaluation or {}
+        others = evaluation.get("others")
+        for found in others if isinstance(others, list) else ():
+            if isinstance(found, Mapping):
+                name = f"{split_of(evaluation)} log-likelihood, {found.get('method')}"
+                notes = [str(found[k]) for k in ("kind", "measure") if found.get(k)]
+                yield likelihood_card(name, found, notes)
+
+    def _facts(self) -> Iterator[Card]:
         run, info = self.run, self.run.info
         bits = (run.evaluation or {}).get("bits_per_dim")
         if bits is not None:
-            yield "Bits per dimension", _number(bits, 4), "", ""
+            yield "Bits per dimension", number(bits, 4), "", ""
         count = sum(p.numel() for p in self.program.parameters())
         yield "Parameters", f"{count:,}", "", ""
         last = max(run.metrics, key=lambda row: row["step"], default=None)
@@ -144,8 +168,8 @@ class _Report:
         if seconds is not None:
             note = ""
             if last is not None:
-                note = f"{last['step']:,} steps, {_number(last.get('epoch'))} epochs"
-            yield "Training time", _duration(seconds), "", note
+                note = f"{last['step']:,} steps, {number(last.get('epoch'))} epochs"
+            yield "Training time", duration(seconds), "", note
         if info.get("examples_per_second"):
             yield "Speed", f"{info['examples_per_second']:,.0f}", "examples/s", ""
 
@@ -164,10 +188,10 @@ class _Report:
         if shown:
             keys = dict.fromkeys(k for row in shown.values() for k in row if k != "split")
             lines = [[key, *(row.get(key) for row in shown.values())] for key in keys]
-            parts.append(_table("The last row of each split", ["", *shown], lines))
+            parts.append(table("The last row of each split", ["", *shown], lines))
         if self.run.evaluation:
-            rows = [[name, value] for name, value in _flat(self.run.evaluation)]
-            parts.append(_table("Evaluation on test", ["", "value"], rows))
+            rows = [[name, value] for name, value in flat(self.run.evaluation)]
+            parts.append(table("Evaluation on test", ["", "value"], rows))
         return f'<div class="side">{"".join(parts)}</div>' if parts else ""
 
     def _last(self, split: str) -> dict[str, Any]:
@@ -177,9 +201,9 @@ class _Report:
     def configuration(self) -> str:
         parts = []
         if self.run.config:
-            parts.append(f"<pre>{_safe(_yaml(self.run.config))}</pre>")
+            parts.append(f"<pre>{safe(yaml_text(self.run.config))}</pre>")
         if self.run.info.get("data"):
-            parts.append(f"<h3>Data</h3><pre>{_safe(_yaml(self.run.info['data']))}</pre>")
+            parts.append(f"<h3>Data</h3><pre>{safe(yaml_text(self.run.info['data']))}</pre>")
         return "\n".join(parts)
 
     # Pictures
@@ -196,24 +220,10 @@ class _Report:
         )
 
     def samples(self) -> str:
-        labels, names = self._labels()
         if plots.is_picture(self.run.shape):
-            what = "100 draws of z from the prior" if hasattr(self.program, "decode") else ""
-            caption = f"{what or '100 draws'}, each the mean of the picture given its latents."
-            if labels is not None:
-                caption = (
-                    f"{len(labels)} draws, ten of each class, each the mean given its latents."
-                )
-                if self._classes() > MOST_CLASSES:
-                    caption += f" The first {MOST_CLASSES} of {self._classes()} classes."
-            n = 100 if labels is None else len(labels)
-            return self._picture(
-                "samples",
-                lambda: plots.image_grid(self._draw(n, labels, mean=True), 10, rows=names),
-                caption,
-            )
-        n = 2000
-        if labels is not None:
+            return self._sheet()
+        n, labels = POINTS, None
+        if self._classes():
             labels = torch.arange(n, device=self.device) % self._classes()
         data = None
         if self.dataset is not None:
@@ -223,6 +233,27 @@ class _Report:
             lambda: plots.samples(self._draw(n, labels, mean=False), data),
             f"{n:,} draws" + (", beside test examples." if data is not None else "."),
             chart=True,
+        )
+
+    def _sheet(self) -> str:
+        """Pictures as many as the program draws with ease, a row for each class."""
+        labels, names = self._labels()
+        count = getattr(self.program, "picture_count", Program.picture_count)
+        columns = 10 if names is None else max(1, min(10, count // len(names)))
+        each = getattr(self.program, "picture_words", Program.picture_words)
+        if labels is None or names is None:
+            what = " of z from the prior" if hasattr(self.program, "decode") else ""
+            caption = f"{count} draws{what}, each {each}."
+        else:
+            labels = labels.repeat_interleave(columns)
+            count = len(labels)
+            caption = f"{count} draws, a row for each class, each {each}."
+            if self._classes() > MOST_CLASSES:
+                caption += f" The first {MOST_CLASSES} of {self._classes()} classes."
+        return self._picture(
+            "samples",
+            lambda: plots.image_grid(self._draw(count, labels, mean=True), columns, rows=names),
+            caption,
         )
 
     def reconstructions(self) -> str:
@@ -286,26 +317,40 @@ class _Report:
             return f'<div class="pair">{"".join(parts)}</div>'
         return "\n".join(parts)
 
+    def own_figures(self) -> Iterator[tuple[str, str]]:
+        """What the program has of itself, by heading; see `Program.figures`."""
+        sections: dict[str, list[str]] = {}
+        try:
+            found = getattr(self.program, "figures", None)
+            for figure in found(*self._test(EXAMPLES)) if found is not None else ():
+                if figure.name in self.pictures:
+                    raise ValueError(f"there are two figures of the name {figure.name}")
+                content = self._picture(figure.name, figure.draw, figure.caption, figure.chart)
+                sections.setdefault(figure.heading, []).append(content)
+        except FAILURES as error:
+            sections["Figures"] = [failed("figures", error)]
+        for heading, several in sections.items():
+            yield heading, "\n".join(several)
+
     def _picture(
         self, name: str, draw: Callable[[], bytes | None], caption: str, chart: bool = False
     ) -> str:
         """A figure; where it fails, a line that says so: the rest of the page is worth having."""
         try:
             picture = draw()
-        except (ValueError, TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            return f'<p class="note">{_safe(name)} could not be drawn: {_safe(reason)}</p>'
+        except FAILURES as error:
+            return failed(name, error)
         if picture is None:
             return ""
         self.pictures[name] = picture
         data = base64.b64encode(picture).decode()
         # A chart at the size it was drawn for: its text is then as large as the page's.
-        size = f' width="{_width(picture) * 96 // charts.DPI}"' if chart else ""
+        size = f' width="{width_of(picture) * 96 // charts.DPI}"' if chart else ""
         kind = "chart" if chart else "grid"
         return (
-            f'<figure class="{kind}"><img alt="{_safe(name)}"{size} '
+            f'<figure class="{kind}"><img alt="{safe(name)}"{size} '
             f'src="data:image/png;base64,{data}">'
-            f"<figcaption>{_safe(caption)}</figcaption></figure>"
+            f"<figcaption>{safe(caption)}</figcaption></figure>"
         )
 
     # The program
@@ -320,7 +365,7 @@ class _Report:
         return int(count or 0)
 
     def _labels(self) -> tuple[Tensor | None, list[str] | None]:
-        """Ten of each label, in rows, and the names of the rows."""
+        """The labels, one of each, and their names."""
         count = min(self._classes(), MOST_CLASSES)
         if not count:
             return None, None
@@ -328,7 +373,7 @@ class _Report:
         classes = classes or self.run.info.get("data", {}).get("classes")
         known = isinstance(classes, Sequence) and len(classes) >= count
         names = [str(classes[k]) if known and classes else str(k) for k in range(count)]
-        return torch.arange(count, device=self.device).repeat_interleave(10), names
+        return torch.arange(count, device=self.device), names
 
     def _draw(self, n: int, labels: Tensor | None, mean: bool) -> Tensor:
         conditions = () if labels is None else (labels,)
@@ -345,94 +390,3 @@ class _Report:
         batch = self.dataset.test.batch(slice(0, n)) if self.dataset is not None else ()
         taken = batch if self._classes() else batch[:1]
         return tuple(t.to(self.device) for t in taken)
-
-
-# Text
-
-_WIDE = ("log-likelihood", "ELBO")  # cards that need room
-_SHOWN = ("training_seconds", "examples_per_second", "steps")
-
-
-def _split(evaluation: Mapping[str, Any]) -> str:
-    return str(evaluation.get("split", "test")).capitalize()
-
-
-def _width(picture: bytes) -> int:
-    return int.from_bytes(picture[16:20], "big")  # of a PNG, whose header comes first
-
-
-def _title(program: Any) -> str:
-    return type(program).__name__
-
-
-def _safe(text: Any) -> str:
-    return html.escape(str(text), quote=True)
-
-
-def _number(value: Any, figures: int = 5) -> str:
-    """The figures that matter, thousands apart, a true minus."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return "–" if value is None else str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value).replace("-", "−")
-    size = abs(value)
-    if float(value).is_integer() and size < 1e15:
-        text = f"{int(value):,}"
-    elif 1e-4 <= size < 1:
-        text = f"{value:.{figures}g}"
-    elif 1 <= size < 1e9:
-        text = f"{value:,.{max(0, figures - 1 - math.floor(math.log10(size)))}f}"
-    else:
-        text = f"{value:.3e}"
-    return text.replace("-", "−")
-
-
-def _with_error(value: Any, error: Any) -> str:
-    """ "−98.42 ± 0.31": as many decimals as the error has two figures."""
-    numbers = [v for v in (value, error) if isinstance(v, (int, float)) and math.isfinite(v)]
-    if len(numbers) < 2 or error <= 0:
-        return _number(value)
-    decimals = min(6, max(0, 1 - math.floor(math.log10(error))))
-    return f"{value:,.{decimals}f} ± {error:.{decimals}f}".replace("-", "−")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return str(timedelta(seconds=round(seconds)))
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a nested mapping, named by their paths."""
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}: ")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _list_of(pairs: Iterator[tuple[str, Any]]) -> str:
-    return " · ".join(
-        f"<span>{_safe(key)} {_safe(value if isinstance(value, str) else _number(value))}</span>"
-        for key, value in pairs
-        if value not in (None, "")
-    )
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    columns = "".join(f'<th scope="col">{_safe(name)}</th>' for name in head)
-    lines = []
-    for name, *values in rows:
-        cells = "".join(f"<td>{_safe(_number(value))}</td>" for value in values)
-        lines.append(f'<tr><th scope="row">{_safe(name)}</th>{cells}</tr>')
-    return (
-        f"<table><caption>{_safe(caption)}</caption><thead><tr>{columns}</tr></thead>"
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
-
-
-def _yaml(content: Any) -> str:
-    try:
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).strip()
-    except yaml.YAMLError:
-        return json.dumps(content, indent=2, default=str, ensure_ascii=False)

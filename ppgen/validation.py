@@ -9,7 +9,7 @@ from torch import nn
 from . import plots
 from .compile import Compiled
 from .data import Split
-from .program import draw
+from .program import Program, draw
 from .run import Run
 from .seeding import seeded
 from .sites import device_of
@@ -39,13 +39,18 @@ def evaluate_objective(
 
 
 def sample_picture(program: nn.Module, run: Run, seed: int) -> bytes | None:
-    """A picture of 100 draws of a program, or None where its data have none."""
+    """A picture of a program's draws, or None where its data have none.
+
+    Pictures are as many as `Program.picture_count` says, vectors 100.
+    """
+    program_count = getattr(program, "picture_count", Program.picture_count)
+    count = program_count if plots.is_picture(run.shape) else 100
     classes = getattr(program, "num_classes", None)
     device = device_of(program)
-    labels = () if classes is None else (torch.arange(100, device=device) * classes // 100,)
+    labels = () if classes is None else (torch.arange(count, device=device) * classes // count,)
     try:
         with seeded(seed, device):
-            drawn = draw(program, 100, *labels, shape=run.shape, mean=True)
+            drawn = draw(program, count, *labels, shape=run.shape, mean=True)
     except (ValueError, NotImplementedError):
         return None  # no observed site to sample, or no mean
     return plots.samples(drawn.cpu())

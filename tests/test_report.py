@@ -509,16 +509,16 @@ def test_report_of_global_latents_leaves_no_parameters_behind(tmp_path):
 
 
 def test_numbers_in_words():
-    from ppgen import report
+    from ppgen import report_text as text
 
-    assert report._number(-1234.5678) == "−1,234.6"
-    assert report._number(0.001) == "0.001"
-    assert report._number(5_000_000) == "5,000,000"
-    assert report._number(None) == "–"
-    assert report._number(math.nan) == "nan"
-    assert report._with_error(-98.4213, 0.0312) == "−98.421 ± 0.031"
-    assert report._with_error(-98.4213, None) == "−98.421"
-    assert report._with_error(12345.6, 150.0) == "12,346 ± 150"
-    assert report._duration(59.94) == "59.9 s"
-    assert json.loads(report._yaml({"a": object}))["a"].startswith("<class")
-    assert re.search("α", report._yaml({"a": "α"}))
+    assert text.number(-1234.5678) == "−1,234.6"
+    assert text.number(0.001) == "0.001"
+    assert text.number(5_000_000) == "5,000,000"
+    assert text.number(None) == "–"
+    assert text.number(math.nan) == "nan"
+    assert text.with_error(-98.4213, 0.0312) == "−98.421 ± 0.031"
+    assert text.with_error(-98.4213, None) == "−98.421"
+    assert text.with_error(12345.6, 150.0) == "12,346 ± 150"
+    assert text.duration(59.94) == "59.9 s"
+    assert json.loads(text.yaml_text({"a": object}))["a"].startswith("<class")
+    assert re.search("α", text.yaml_text({"a": "α"}))

@@ -1,7 +1,7 @@
 """Diffusion models as hierarchical VAEs (Sohl-Dickstein et al. 2015; Ho, Jain and Abbeel 2020)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, cast, get_args
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from ..distributions import DiscretizedLogistic
+from ..figures import Figure
 from ..likelihood import Measure, Method
 from ..names import one_of
 from ..nn.embed import check_labels
@@ -23,9 +24,11 @@ from ..objective import Objective
 from . import samplers
 from .diffusion_chain import DiffusionChain, SpreadTimes, step_at
 from .diffusion_continuous import ContinuousTime
+from .diffusion_figures import diffusion_figures
 from .diffusion_objectives import DenoisingLoss, DiffusionELBO, Weighting
 from .flow_likelihood import ode_log_likelihood
 from .guidance import guided
+from .inference import Precision, inference_precision
 
 # An ODE is solved for so many examples by default: each takes hundreds of calls of the network.
 ODE_EXAMPLES = 64
@@ -82,6 +85,8 @@ class Diffusion(DiffusionChain):
     """
 
     training_defaults: ClassVar[dict[str, float]] = {"lr": 1e-3, "clip_norm": 1.0, "ema": 0.999}
+    picture_count: ClassVar[int] = 40
+    picture_words: ClassVar[str] = "the datum that the network sees at the last step of ddim"
 
     def __init__(
         self,
@@ -229,9 +234,10 @@ class Diffusion(DiffusionChain):
         """
         if num_particles < 1:
             raise ValueError(f"num_particles must be 1 or more; got {num_particles}")
-        y = self._checked(*conditions)
-        if self.num_classes is not None and y is None:
-            self.label(x, y)
+        y = None  # labels of a data set mean nothing to a model without classes
+        if self.num_classes is not None:
+            y = self._checked(*conditions)
+            self.label(x, y)  # which says that labels are needed, where there are none
         continuous = self._continuous()
         if continuous is not None:
             return continuous.bound_terms(x, y, num_particles)
@@ -255,7 +261,10 @@ class Diffusion(DiffusionChain):
     def likelihoods(self) -> list[Method]:
         """The variational bound, and estimates by the probability-flow ODE; see `ode_terms`."""
         measure: Measure = "density" if self.levels is None else "probability"
-        bound = Method("variational bound", "bound", measure, self.bound_terms, 20, "steps")
+        most = None if self.schedule.timesteps is None else max(self.timesteps - 1, 1)
+        bound = Method(
+            "variational bound", "bound", measure, self.bound_terms, 10, "steps", most=most
+        )
 
         def flow(name: str, start: Literal["datum", "first step"]) -> Method:
             terms = partial(self.ode_terms, start=start)
@@ -296,7 +305,8 @@ class Diffusion(DiffusionChain):
         """
         one_of("start", start, ("datum", "first step"))
         options = {"tolerance": 1e-4, "probes": num_particles, "progress": False} | options
-        denoise, x0 = self.denoiser(*conditions), self.scaled(x)
+        denoise = self.denoiser(*conditions if self.num_classes is not None else ())
+        x0 = self.scaled(x)
         size, first = x[0].numel(), 0.0 if self.schedule.timesteps is None else 1 / self.timesteps
         if start == "first step":
             time = torch.tensor(first, device=x.device)
@@ -352,6 +362,7 @@ class Diffusion(DiffusionChain):
         sampler: str | None = None,
         guidance: float = 1.0,
         known: Tensor | None = None,
+        precision: Precision = "auto",
         **options: Any,
     ) -> Tensor:
         """The hook behind `sample`: run a sampler of `ppgen.models.samplers` down the chain.
@@ -363,6 +374,8 @@ class Diffusion(DiffusionChain):
                 a mean, the usual picture, is "ddim" in 50 steps.
             guidance: see `denoiser`.
             known: for inpainting, with `mask`: what to keep, in the data's own units.
+            precision: of the network, "32-true" or "bf16-mixed"; "auto", the default, is bfloat16
+                for networks with convolutions where the machine has it natively.
             options: of the sampler, such as steps, eta, mask, seed, callback. The x_0 of data with
                 levels is clipped to their range, unless threshold says otherwise.
         """
@@ -374,12 +387,16 @@ class Diffusion(DiffusionChain):
             options.setdefault("threshold", "clip")
         if known is not None:
             options["known"] = self.scaled(known)
-        x0 = samplers.sample(denoise, self.schedule, (n, *self.shape), sampler=sampler, **options)
-        if self.levels is None:
-            x = x0 if mean else self.observation(x0).sample()
-        else:
-            x = ((x0 + 1) / 2).clamp(0, 1) if mean else self.observation(x0).sample()
+        shape = (n, *self.shape)
+        with inference_precision(precision, self.network, self.log_scale.device):
+            x0 = samplers.sample(denoise, self.schedule, shape, sampler=sampler, **options)
+        picture = x0 if self.levels is None else ((x0 + 1) / 2).clamp(0, 1)
+        x = picture if mean else self.observation(x0).sample()
         return x if known is None else torch.where(options["mask"], known, x)
+
+    def figures(self, *batch: Tensor) -> Iterator[Figure]:
+        """Samples out of noise, the schedule, the bound by its steps, the score, inpainting."""
+        return diffusion_figures(self, *batch)
 
     def _checked(self, y: Tensor | None = None) -> Tensor | None:
         if y is None:

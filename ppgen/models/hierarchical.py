@@ -1,6 +1,6 @@
 """The hierarchical variational autoencoder (Rezende et al. 2014; Sønderby et al. 2016)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import pyro
@@ -8,11 +8,13 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ..figures import Figure
 from ..names import one_of
 from ..nn.conv import ConvDecoder, ConvEncoder
 from ..nn.ladder import GaussianMLP, UpwardPass, gaussian, merged
 from ..nn.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
 from ..program import Program
+from .hierarchical_figures import hierarchy_figures
 from .observation import (
     at_least_one,
     label_of,
@@ -177,6 +179,10 @@ class HierarchicalVAE(Program):
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of p(x | z_1) at the guide's means, shape (n, *shape)."""
         return self.decode(self.encode(x, y)["z_1"].mean, y).mean
+
+    def figures(self, *batch: Tensor) -> Iterator[Figure]:
+        """The KL of each layer, and samples with the upper layers held fixed."""
+        return hierarchy_figures(self, *batch)
 
     def _top(self, x: Tensor) -> dist.Independent:
         """p(z_L) = N(0, I) for each example of x."""
