@@ -400,6 +400,109 @@ def belief_propagation_tree(found):
     assert found["frames"] == 1 + 10 + 8
 
 
+@example
+def forward_process(found):
+    for name in ("linear", "cosine"):
+        for t in (1, 10, 100, 250, 500, 1000):
+            assert found[f"{name}, t={t}: exact moments off"] < 2e-6
+            assert found[f"{name}, t={t}: drawn moments off, standard errors"] < 4.5
+    # abar of the linear schedule by hand: the variances rise from 1e-4 to 0.02
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    for t in (1, 10, 100, 250, 500, 1000):
+        by_hand = (1 - beta[:t]).prod().item()
+        assert found[f"linear, t={t}: abar"] == pytest.approx(by_hand, rel=1e-5)
+    first = "first t with more noise than signal"
+    assert found[f"linear: {first}"] < 300 < 480 < found[f"cosine: {first}"] < 500
+    assert found["cosine, T=1000: nats left"] < found["linear, T=1000: nats left"] < 0.05
+    assert found["linear, T=50: nats left"] > 100  # a schedule for a thousand steps
+    assert found["cosine, T=50: nats left"] < 0.01
+
+
+@example
+def two_forms(found):
+    for steps in (4, 8, 16, 32):
+        bound = found[f"T={steps}: closed form"]
+        assert bound < found["log p(x)"]
+        spread = {}
+        for name in ("chain", "collapsed", "shared", "forward", "first"):
+            key = f"{name}, T={steps}"
+            assert found[f"{key}: mean"] == pytest.approx(bound, abs=4.5 * found[f"{key}: error"])
+            spread[name] = found[f"{key}: deviation"]
+        assert spread["chain"] < spread["collapsed"] < spread["shared"]
+        assert found[f"chain, T={steps}: error"] < 0.02 * abs(bound) + 0.2
+    # the first form, step by step, is the worse the more steps there are
+    assert found["first, T=8: deviation"] < 4 * found["collapsed, T=8: deviation"]
+    assert found["first, T=32: deviation"] > 3.5 * found["collapsed, T=32: deviation"]
+    assert found["shared, T=32: deviation"] > 3.5 * found["collapsed, T=32: deviation"]
+    assert found["T=512: gap"] == pytest.approx(found["T=2048: gap"] * 4, rel=0.05)
+    assert 0 < found["T=2048: gap"] < 0.05
+
+
+@example
+def score_field(found):
+    errors = [found[f"score error, t={t}"] for t in (65, 35, 15, 2)]
+    assert errors == sorted(errors), "the more noise, the easier"
+    assert errors[0] < 0.005 and errors[2] < 0.15 and errors[3] < 0.4
+    # the moons' entropy by hand, as if each were straight: 2 arcs of length pi, width 0.06
+    entropy = math.log(2 * math.pi) + math.log(0.06 * math.sqrt(2 * math.pi * math.e))
+    assert -found["exact: log p"] == pytest.approx(entropy, abs=0.15)
+    steps = "the same with the exact score: below the exact"
+    assert found["ODE: below the exact"] > -3 * found["ODE: error"]
+    assert found["ODE: below the exact"] < 0.5
+    assert found["ODE: below the exact"] < found[steps] < found["chain, bound: below the exact"] < 2
+    for name in ("ancestral", "ODE"):
+        # a sample without any structure, N(0, I) say, would have mean log p near -100
+        assert found[f"samples, {name}: mean log p"] > -3
+        assert found[f"samples, {name}: share of the upper moon"] == pytest.approx(0.5, abs=0.06)
+    ancestral = found["samples, ancestral: length of a path"]
+    assert ancestral > 10 * found["samples, ODE: length of a path"]
+
+
+@example
+def posterior_collapse(found):
+    for name in ("none", "warm-up"):
+        assert found[f"{name}: KL of z_3"] < 0.05 and found[f"{name}: KL of z_2"] < 0.1
+        assert found[f"{name}: KL of z_1"] > 3
+        assert found[f"{name}: same digit from z_3"] < 0.17  # chance
+    helped = "warm-up, free bits"
+    for layer in ("z_1", "z_2", "z_3"):
+        assert found[f"{helped}: KL of {layer}"] > 1.7  # two nats are free
+    assert found[f"{helped}: same digit from z_3"] > 0.22
+    assert found["none: ELBO"] < found["warm-up: ELBO"] < found[f"{helped}: ELBO"] + 0.3
+    assert found["none: ELBO"] < found[f"{helped}: ELBO"] - 0.5
+
+
+@example
+def guidance(found):
+    accuracy, diversity, recall, precision = (
+        [found[f"scale {scale}: {name}"] for scale in (0, 1, 2, 4, 8)]
+        for name in ("accuracy", "diversity", "recall", "precision")
+    )
+    assert accuracy[0] < 0.25 < 0.75 < accuracy[1] < accuracy[2]
+    assert min(accuracy[2:]) > 0.97
+    assert diversity[0] > diversity[1] > diversity[2] > diversity[3]
+    assert diversity[4] < 0.85 * diversity[1]
+    assert recall[1] > recall[2] > recall[3] and recall[4] < recall[1] / 3
+    assert precision[1] < precision[2] > precision[4]
+    assert found["test digits: accuracy"] > 0.95
+
+
+@example
+def inpainting(found):
+    assert found["largest change of what is given"] == 0
+    once, often, truth = "resample 1", "resample 10", "test digits"
+    assert found[f"{once}: consistency"] > found["another's half: consistency"] + 0.1
+    assert found[f"{often}: consistency"] > found[f"{once}: consistency"] + 0.05
+    assert found[f"{often}: consistency"] < found[f"{truth}: consistency"]
+    for name in ("seam", "distance"):
+        assert found[f"{often}: {name}"] < found[f"{once}: {name}"]
+        assert found[f"{once}: {name}"] < found[f"another's half: {name}"]
+    # ten passes mend a good part of what is too far away from digits
+    far = found[f"{once}: distance"] - found[f"{truth}: distance"]
+    assert found[f"{often}: distance"] - found[f"{truth}: distance"] < 0.6 * far
+    assert found[f"{often}: diversity"] > 0.3  # several completions, not one
+
+
 # alarm's file has tables whose printed digits do not sum to one exactly
 @pytest.mark.filterwarnings(r"ignore:alarm. \d+ columns of tables sum to 1 only:UserWarning")
 @pytest.mark.parametrize("name", CHECKS)

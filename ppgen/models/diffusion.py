@@ -26,7 +26,7 @@ from .diffusion_chain import DiffusionChain, SpreadTimes, step_at
 from .diffusion_continuous import ContinuousTime
 from .diffusion_figures import diffusion_figures
 from .diffusion_objectives import DenoisingLoss, DiffusionELBO, Weighting
-from .flow_likelihood import ode_log_likelihood
+from .flow_terms import FlowStart, flow_terms
 from .guidance import guided
 from .inference import Precision, inference_precision
 
@@ -266,7 +266,7 @@ class Diffusion(DiffusionChain):
             "variational bound", "bound", measure, self.bound_terms, 10, "steps", most=most
         )
 
-        def flow(name: str, start: Literal["datum", "first step"]) -> Method:
+        def flow(name: str, start: FlowStart) -> Method:
             terms = partial(self.ode_terms, start=start)
             return Method(name, "estimate", measure, terms, 1, "probes", ODE_EXAMPLES)
 
@@ -283,45 +283,18 @@ class Diffusion(DiffusionChain):
         x: Tensor,
         *conditions: Tensor,
         num_particles: int = 1,
-        start: Literal["datum", "first step"] = "datum",
+        start: FlowStart = "datum",
         **options: Any,
     ) -> dict[str, Tensor]:
-        """Minus log p(x) of the probability-flow ODE by terms, nats per example, each (n,).
-
-        Where the samples of the flow come from the ODE, and not from the chain, this is another
-        model than that of the bound, with the same network. Two ways lead to its density.
-
-        "datum": that of `ode_log_likelihood` at x_0, for data with levels at the level plus
-        uniform noise of its width, E_u log p(x + u) <= log P(x) (Theis et al. 2016, section 3.1;
-        Song et al. 2021). The flow ends at the noise of the first step: where that is wider than a
-        level, or the data are of one level at most pixels, this comes out too low.
-
-        "first step": E_q log p(x | x_1) + log p(x_1) - log q(x_1 | x_0) <= log P(x), by the density
-        of the flow where it ends and the reconstruction of the bound, without that loss.
+        """Minus log p(x) of the probability-flow ODE by terms, nats per example; see `flow_terms`.
 
         Args:
-            num_particles: probes of the trace, see `ode_log_likelihood`.
+            num_particles: probes of the trace.
+            start: "datum" or "first step".
             options: of `ode_log_likelihood`.
         """
-        one_of("start", start, ("datum", "first step"))
-        options = {"tolerance": 1e-4, "probes": num_particles, "progress": False} | options
         denoise = self.denoiser(*conditions if self.num_classes is not None else ())
-        x0 = self.scaled(x)
-        size, first = x[0].numel(), 0.0 if self.schedule.timesteps is None else 1 / self.timesteps
-        if start == "first step":
-            time = torch.tensor(first, device=x.device)
-            law = self.noised_at(x0, self.schedule.log_snr(time))
-            x_1, signal = law.sample(), self.schedule.signal(time)
-            density = ode_log_likelihood(denoise, self.schedule, x_1 / signal, **options)
-            x0_hat = denoise(x_1, time.expand(len(x)))
-            return {
-                "reconstruction": -self.observation(x0_hat).log_prob(x),
-                "ode": law.log_prob(x_1) - density + size * signal.log(),
-            }
-        width = 0.0 if self.levels is None else 2 / (self.levels - 1)
-        noisy = x0 + width * (torch.rand_like(x0) - 0.5)
-        density = ode_log_likelihood(denoise, self.schedule, noisy, **options)
-        return {"ode": -density - (size * math.log(width) if width else 0.0)}
+        return flow_terms(self, denoise, x, start, probes=num_particles, **options)
 
     def denoiser(
         self, y: Tensor | None = None, *, guidance: float = 1.0
