@@ -108,7 +108,8 @@ def compare(
         runs: runs, or their directories.
         models: classes of models that are not ppgen's own.
         evaluate: which runs to evaluate first: those without evaluation.json of their last step
-            ("missing"), "all", or "never". The arguments that follow concern these alone; see `ppgen.evaluate`.
+            ("missing"), "all", or "never". The arguments that follow concern these alone; see
+            `ppgen.evaluate`.
         particles: draws an example; None for the program's own number.
         limit: only the first examples of the split.
         others: examples for the further methods that some programs have; 0 leaves them out.

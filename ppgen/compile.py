@@ -70,6 +70,7 @@ class Compiled(nn.Module):
     def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
         if self.mode == "none":
             return self._plain(batch)
+        self.objective.prepare(*batch)  # what it finds out is part of the key
         key = self._key(batch)
         if key not in self.graphs:
             try:
@@ -109,7 +110,6 @@ class Compiled(nn.Module):
         )
 
     def _trace(self, key: tuple, batch: tuple[Tensor, ...]) -> None:
-        self.objective.prepare(*batch)
         buffers = dict(self.objective.named_buffers())
         lifted = _Lifted(self.objective, [f"objective.{name}" for name in buffers])
         state = dict(lifted.named_parameters()) | dict(lifted.named_buffers())
@@ -164,8 +164,6 @@ class Compiled(nn.Module):
         self.graphs[key] = (call, lifted.titles)
 
     def _fall_back(self, error: Exception, batch: tuple[Tensor, ...]) -> None:
-        # Bad data or a bad program fail here too, and then with their own error.
-        self.objective.prepare(*batch)
         self.mode = "none"
         self.reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
         name = type(self.objective.program).__name__

@@ -1,4 +1,4 @@
-"""Networks where they are only asked, as in sampling: in bfloat16 where that costs no figure."""
+"""Networks where they are only asked, as in sampling: in bfloat16 where the machine has it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ def native_bf16(device: torch.device) -> bool:
 
 
 def resolved(precision: Precision, network: nn.Module, device: torch.device) -> Precision:
-    """ "32-true" or "bf16-mixed", chosen for "auto".
+    """The precision itself, and for "auto" the one chosen, "32-true" or "bf16-mixed".
 
     "auto" is bfloat16 for networks with convolutions on devices that have it natively. What is
     without them, such as an MLP on points of the plane, gains no time and may need the digits.
