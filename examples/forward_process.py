@@ -32,6 +32,7 @@ from sklearn.datasets import load_sample_image
 from torch import nn
 
 import ppgen
+from ppgen.nn.schedules import CosineSchedule, LinearSchedule
 
 STEPS = 1000
 SCHEDULES = {"linear": "C0", "cosine": "C1"}
@@ -54,9 +55,9 @@ def flower():
 
 def chain(schedule, shape, steps=STEPS):
     """The forward process belongs to no network: any will do."""
-    return ppgen.Diffusion(
-        shape, timesteps=steps, schedule=schedule, network=nn.Identity(), levels=256
-    )
+    # With the variances of a thousand steps for any number of them, to see what that does.
+    schedule = {"linear": LinearSchedule, "cosine": CosineSchedule}[schedule](steps)
+    return ppgen.Diffusion(shape, schedule=schedule, network=nn.Identity(), levels=256)
 
 
 def abar(program, step):

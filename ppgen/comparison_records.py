@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .likelihood import Likelihood
 
@@ -25,7 +25,7 @@ class Space:
         examples: how many, the first of the split; None without a likelihood.
     """
 
-    name: str
+    name: str = field(compare=False)
     source: str
     shape: tuple[int, ...]
     levels: int | None

@@ -299,7 +299,7 @@ class Loop:
         bad = [title for title, value in parts.items() if not math.isfinite(value)]
         try:
             site = first_nonfinite(objective.program, batch)
-        except (ValueError, RuntimeError) as error:  # the program itself breaks on such numbers
+        except (ValueError, RuntimeError, IndexError) as error:  # it breaks on such numbers
             site = f"unknown ({' '.join(str(error).split())[:100]})"
         where = f" at the site {site}" if site else ""
         raise FloatingPointError(

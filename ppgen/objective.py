@@ -10,7 +10,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO as PyroELBO
-from pyro.infer import TraceEnum_ELBO
+from pyro.infer import RenyiELBO, TraceEnum_ELBO
 from pyro.infer.util import MultiFrameTensor
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -218,6 +218,11 @@ class PyroObjective(Objective):
         super().__init__(program)
         self.elbo = elbo
 
+    def prepare(self, *batch: Tensor) -> Structure:
+        if isinstance(self.elbo, RenyiELBO):
+            _refuse_weights(self.program)
+        return super().prepare(*batch)
+
     def forward(self, *batch: Tensor) -> tuple[Tensor, Terms]:
         self.prepare(*batch)
         return _by_pyro(self.elbo, self.program, batch)
@@ -248,13 +253,7 @@ class ImportanceWeightedELBO(Objective):
         if self.structure is not None:
             return self.structure
         name = type(self.program).__name__
-        own = own_methods(self.program)
-        if own:
-            raise ValueError(
-                f"importance weighting is refused to {name}: an average of its weights estimates "
-                f"no likelihood, since its program is made for the mean of the log alone; its "
-                f"log_prob is the {own[0].name}"
-            )
+        _refuse_weights(self.program)
         found = super().prepare(*batch)
         if found.shared or found.scaled:
             sites = list(found.shared or found.scaled)
@@ -286,6 +285,17 @@ class ImportanceWeightedELBO(Objective):
         bound = torch.logsumexp(weights, 0) - math.log(self.particles)
         loss = -bound.mean()
         return loss, {"negative_bound": loss.detach()}
+
+
+def _refuse_weights(program: nn.Module) -> None:
+    """Refuse importance weighting to a program that has likelihoods of its own."""
+    own = own_methods(program)
+    if own:
+        raise ValueError(
+            f"importance weighting is refused to {type(program).__name__}: an average of its "
+            "weights estimates no likelihood, since its program is made for the mean of the log "
+            f"alone; its log_prob is the {own[0].name}"
+        )
 
 
 def _positive(name: str, value: int) -> int:

@@ -99,7 +99,11 @@ def yaml_text(content: Any) -> str:
 def likelihood_card(name: str, found: Mapping[str, Any], notes: Sequence[str]) -> Card:
     """A log-likelihood of evaluation.json, its notes followed by what was counted."""
     counts = {"particles": found.get("unit", "particles"), "examples": "examples"}
-    counted = [f"{number(found[key])} {unit}" for key, unit in counts.items() if found.get(key)]
+    counted = [
+        f"{number(found[key])} {unit.removesuffix('s') if found[key] == 1 else unit}"
+        for key, unit in counts.items()
+        if found.get(key)
+    ]
     value = with_error(found.get("value"), found.get("stderr"))
     return name, value, "nats", " · ".join([*notes, *counted])
 

@@ -142,20 +142,26 @@ def _density(name: str, kind: str, sign: float, site: dict) -> Term:
 
 def _closed_kl(name: str, guide: dict, model: dict) -> Term | None:
     q, p = base(guide["fn"]), base(model["fn"])
-    plain = _plain(guide) and _plain(model)
+    plain = _plain(guide) and _plain(model) and guide["scale"] == model["scale"]
     if plain and type(q) is dist.Normal and type(p) is dist.Normal:
         shape = torch.broadcast_shapes(q.batch_shape, p.batch_shape)
         parts = (q.loc, q.scale, p.loc, p.scale)
         tensors = tuple(_full(part, shape) for part in parts)
         return Term(name, "kl", float(model["scale"]), _normal_kl, tensors)
-    if (guide["mask"] is None) != (model["mask"] is None):
+    if not (plain or guide["fn"].has_rsample):
         return None
     try:
-        value = torch.distributions.kl_divergence(guide["fn"], model["fn"])
+        found = torch.distributions.kl_divergence(guide["fn"], model["fn"])
     except NotImplementedError:
         return None
-    # Like `TraceMeanField_ELBO`, this trusts model and guide to mask the same examples.
-    return Term(name, "kl", 1.0, _total, (weighed(value, model),))
+    value = torch.as_tensor(found, device=guide["value"].device).expand(guide["fn"].batch_shape)
+    value = weighed(value, model)
+    if not plain:
+        # E_q [w_q log q - w_p log p] = w_p KL + (w_q - w_p) E_q log q, where model and guide have
+        # masks or weights of their own.
+        own = guide["fn"].log_prob(guide["value"])
+        value = value + weighed(own, guide) - weighed(own, model)
+    return Term(name, "kl", 1.0, _total, (value,))
 
 
 def evaluate_terms(terms: list[Term]) -> tuple[Tensor, list[Term]]:

@@ -143,7 +143,7 @@ def longer(total: int = 60) -> Diffusion:
     schedule = LinearSchedule(total, 0.02, 0.1)
     gain, shift = torch.linspace(0.95, 0.3, total + 1), torch.linspace(0.0, 0.4, total + 1)
     network = LinearDenoiser(schedule, "noise", gain, shift)
-    program = Diffusion((2,), schedule=schedule, network=network)
+    program = Diffusion((2,), schedule=schedule, predict="noise", network=network)
     return program.eval().requires_grad_(False)
 
 
@@ -203,7 +203,9 @@ def test_stretches_part_the_steps_finely_at_the_start():
 def test_in_continuous_time_stretches_have_their_closed_form():
     """A fresh network sees no noise: error = D / SNR, so D / 2 times the fall of log SNR."""
     torch.manual_seed(0)
-    program = Diffusion((3,), schedule="learned", network="mlp", hidden=(8,)).eval()
+    program = Diffusion(
+        (3,), schedule="learned", predict="noise", network="mlp", hidden=(8,)
+    ).eval()
     with torch.no_grad():
         found = step_terms(program, torch.randn(1500, 3), stretches=5)
         log_snr = program.schedule.log_snr(found.edges)

@@ -515,7 +515,7 @@ def test_the_help_of_training_explains_the_model(capsys):
         (["--model.label_dropout", "1"], "label_dropout must be at least 0 and below 1"),
         (["--model.dropout", "-1"], "dropout must be at least 0 and below 1"),
         (["--model.multiplier", "[1]"], "unknown option --model.multiplier; did you mean"),
-        (["--data", "moons", "--conditional", "false"], r"takes images.*\(2,\): use an MLP"),
+        (["--data", "moons", "--conditional", "false"], r"takes images.*\(2,\): use network=.mlp."),
     ],
 )  # fmt: skip
 def test_bad_options_of_training_diffusion(words, match, tmp_path, refused):

@@ -467,7 +467,7 @@ REFUSED = {
     ),
     "one side": ({"shape": (1, 28, 27)}, "28x27 .* such as 28x24 or 28x28"),
     "tiny": ({"shape": (1, 2, 2)}, "divisible by 4, such as 4x4"),
-    "vector": ({"shape": (3,)}, r"shape \(C, H, W\); got \(3,\): use an MLP"),
+    "vector": ({"shape": (3,)}, r"shape \(C, H, W\); got \(3,\): use network=.mlp."),
     "empty": ({"shape": (0, 8, 8)}, r"got \(0, 8, 8\)"),
     "no levels": ({"multipliers": ()}, "multipliers must have one entry a resolution"),
     "zero multiplier": ({"multipliers": (1, 0)}, "multipliers must be 1 or more; got 0"),

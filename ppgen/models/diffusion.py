@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar, Literal, cast, get_args
 
@@ -9,7 +10,6 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import kl_divergence
 
 from ..distributions import DiscretizedLogistic
 from ..figures import Figure
@@ -21,17 +21,22 @@ from ..nn.parameterisation import PREDICTIONS
 from ..nn.schedules import LearnedSchedule, Schedule, TableSchedule, make_schedule
 from ..nn.unet import UNet
 from ..objective import Objective
+from ..seeding import seeded
 from . import samplers
-from .diffusion_chain import DiffusionChain, SpreadTimes, step_at
+from .diffusion_chain import DiffusionChain
 from .diffusion_continuous import ContinuousTime
 from .diffusion_figures import diffusion_figures
 from .diffusion_objectives import DenoisingLoss, DiffusionELBO, Weighting
+from .diffusion_terms import step_terms
 from .flow_terms import FlowStart, flow_terms
 from .guidance import guided
 from .inference import Precision, inference_precision
 
 # An ODE is solved for so many examples by default: each takes hundreds of calls of the network.
 ODE_EXAMPLES = 64
+PICTURE_STEPS = 50
+# The bound is made of all its terms where they are no more than these, else of some.
+ALL_STEPS, SOME_STEPS = 100, 20
 
 
 class Diffusion(DiffusionChain):
@@ -55,14 +60,21 @@ class Diffusion(DiffusionChain):
     x_1, with one learned scale for each level that it sees; for reals a Gaussian density with one
     learned scale.
 
+    For reals a chain of the named schedules loses nats even with a perfect network: its first steps
+    divide SNR(t) by (t + 1) / t, which the fixed variance of a reverse step pays for with
+    (1/2) sum_t [1/t - log(1 + 1/t)], towards half of Euler's constant, 0.29 nats a dimension, as T
+    grows. Continuous time, schedule="learned", loses nothing.
+
     Args:
         shape: shape of one example, (C, H, W) for images.
         timesteps: T.
-        schedule: "linear" (meant for T = 1000), "cosine", "learned" (in continuous time, without
-            `timesteps`; see `ContinuousTime`), or a `TableSchedule` or `LearnedSchedule`, whose
-            timesteps then hold.
+        schedule: "linear" (of T = 1000; for others its variances times 1000 / T), "cosine",
+            "learned" (in continuous time, without `timesteps`; see `ContinuousTime`), or a
+            `TableSchedule` or `LearnedSchedule`, whose timesteps then hold.
         predict: "noise", "x0", "v", "mean" (of x_{t-1}) or "score"; the network's output is that
-            quantity itself.
+            quantity itself. v is the default: x_0 follows from it without a division by a small
+            signal, as it does from the noise where little signal is left (at the last steps of
+            "cosine" such an error of x_0 costs tens of thousands of nats at first).
         weighting: what `fit` minimises: "elbo"; "simple", the squared error of the noise (Ho et
             al. 2020, eq. 14); "min_snr", the same with its weight clipped (Hang et al. 2023).
         network: "unet" (images), "mlp" (vectors and tiny images), or a module `network(x, t[, y])`
@@ -94,7 +106,7 @@ class Diffusion(DiffusionChain):
         *,
         timesteps: int = 1000,
         schedule: str | Schedule = "linear",
-        predict: Literal["noise", "x0", "v", "mean", "score"] = "noise",
+        predict: Literal["noise", "x0", "v", "mean", "score"] = "v",
         weighting: Weighting = "elbo",
         network: str | nn.Module = "unet",
         channels: int = 32,
@@ -188,7 +200,7 @@ class Diffusion(DiffusionChain):
             return dist.Normal(x0, self.log_scale.exp().expand_as(x0)).to_event(events)
         loc, top = (x0 + 1) / 2, self.levels - 1
         # The scale by the level that the network sees: what is plain black is sure, greys are not.
-        seen = (loc.detach() * top).round().clamp(0, top).long()
+        seen = (loc.detach() * top).round().nan_to_num(0.0).clamp(0, top).long()
         # A soft floor, where a level is sure: below a hard one a parameter would stay for good.
         floor = -math.log(self.levels) - 4.0
         log_scale = floor + F.softplus(self.log_scale - floor)
@@ -201,6 +213,8 @@ class Diffusion(DiffusionChain):
             raise ValueError(
                 f"this Diffusion is conditional on {self.num_classes} classes: labels y needed"
             )
+        if len(y) != len(x):
+            raise ValueError(f"expected a label for each of {len(x)} examples; got {len(y)}")
         if not self.training or self.label_dropout == 0:
             return y
         dropped = torch.rand(y.shape, device=y.device) < self.label_dropout
@@ -216,46 +230,25 @@ class Diffusion(DiffusionChain):
     ) -> dict[str, Tensor]:
         """The three terms of the negative ELBO by title, nats per example, each of shape (n,).
 
-        The prior matching is exact, x_1 is drawn once, and of the T - 1 denoising terms
-        `num_particles` are computed, one at a random step of each of that many equal strata of
-        2..T (spread over the examples too), weighed so that the value is unbiased; from
-        num_particles = T - 1 on all of them. So one value may lie above the truth by chance where
-        steps are left out; means over many examples do not. Draws are averaged, never importance-
+        See `step_terms`: unbiased, so that where steps are left out one value may lie above the
+        truth by chance, and means over many examples do not. Draws are averaged, never importance-
         weighted: each step sees an x_t of its own, so that exp of the summed log-ratios averages
         to no likelihood, and the log of a mean of them would be no bound.
 
         Args:
             x: float32, shape (n, *shape).
-            num_particles: denoising terms an example, each a call of the network. In continuous
-                time there are as many strata of [0, 1], and never all terms.
+            num_particles: denoising terms an example, each a call of the network; T - 1 are all.
 
         Raises:
             ValueError: num_particles < 1, labels missing or out of range.
         """
         if num_particles < 1:
             raise ValueError(f"num_particles must be 1 or more; got {num_particles}")
-        y = None  # labels of a data set mean nothing to a model without classes
-        if self.num_classes is not None:
-            y = self._checked(*conditions)
-            self.label(x, y)  # which says that labels are needed, where there are none
-        continuous = self._continuous()
-        if continuous is not None:
-            return continuous.bound_terms(x, y, num_particles)
-        x0, count = self.scaled(x), self.timesteps - 1
-        first, last = self._step(1, x), self._step(self.timesteps, x)
-        x_1 = self.noised(x0, first).sample()
-        matching = x.new_zeros(len(x))
-        strata = min(num_particles, count)
-        t = SpreadTimes(len(x), x).sample()
-        for k in range(strata):
-            step = step_at((k + t) / strata, 2, self.timesteps)
-            x_t = self.noised(x0, step).sample()
-            law, truth = self.reverse_step(x_t, step, y), self.backward_step(x_t, x0, step)
-            matching = matching + kl_divergence(truth, law) * (count / strata)
+        found = step_terms(self, x, *conditions, stretches=num_particles, progress=False)
         return {
-            "reconstruction": -self.observation(self.x0_at(x_1, first, y)).log_prob(x),
-            "prior_matching": kl_divergence(self.noised(x0, last), self.prior(x0)),
-            "denoising_matching": matching,
+            "reconstruction": found.reconstruction,
+            "prior_matching": found.prior_matching,
+            "denoising_matching": found.matching.sum(1),
         }
 
     def likelihoods(self) -> list[Method]:
@@ -263,7 +256,13 @@ class Diffusion(DiffusionChain):
         measure: Measure = "density" if self.levels is None else "probability"
         most = None if self.schedule.timesteps is None else max(self.timesteps - 1, 1)
         bound = Method(
-            "variational bound", "bound", measure, self.bound_terms, 10, "steps", most=most
+            "variational bound",
+            "bound",
+            measure,
+            self.bound_terms,
+            particles=most if most and most <= ALL_STEPS else SOME_STEPS,
+            unit="steps",
+            most=most,
         )
 
         def flow(name: str, start: FlowStart) -> Method:
@@ -293,7 +292,8 @@ class Diffusion(DiffusionChain):
             start: "datum" or "first step".
             options: of `ode_log_likelihood`.
         """
-        denoise = self.denoiser(*conditions if self.num_classes is not None else ())
+        y = self.scored_labels(x, *conditions)
+        denoise = self.denoiser(y)
         return flow_terms(self, denoise, x, start, probes=num_particles, **options)
 
     def denoiser(
@@ -310,6 +310,11 @@ class Diffusion(DiffusionChain):
             ValueError: guidance without labels, labels out of range or of a model without classes.
         """
         y = self._checked(*() if y is None else (y,))
+        if self.num_classes is not None and not self.label_dropout and (y is None or guidance != 1):
+            raise ValueError(
+                "this model was built with label_dropout=0 and knows nothing without labels: give "
+                "labels y, and no guidance"
+            )
         schedule, continuous = self.schedule, self._continuous()
         first = 0.0 if continuous is not None else 1.0 / self.timesteps
 
@@ -344,7 +349,7 @@ class Diffusion(DiffusionChain):
             mean: give the datum that the last step sees, instead of a draw of p(x | x_1).
             sampler: a name of `samplers.SAMPLERS`. By default a draw is the program's own,
                 "ancestral" over all steps (250 where time is continuous), and so is inpainting;
-                a mean, the usual picture, is "ddim" in 50 steps.
+                a mean, the usual picture, takes 50 steps, of "ddim" where nothing is known.
             guidance: see `denoiser`.
             known: for inpainting, with `mask`: what to keep, in the data's own units.
             precision: of the network, "32-true" or "bf16-mixed"; "auto", the default, is bfloat16
@@ -353,23 +358,41 @@ class Diffusion(DiffusionChain):
                 levels is clipped to their range, unless threshold says otherwise.
         """
         denoise = self.denoiser(*conditions, guidance=guidance)
+        place = self.log_scale.device
+        if options.get("steps") is None:
+            most = samplers.default_steps(sampler or "ancestral", self.schedule)
+            options["steps"] = min(most, PICTURE_STEPS) if mean and sampler is None else most
         if sampler is None:
             sampler = "ddim" if mean and known is None else "ancestral"
-        options.setdefault("steps", samplers.default_steps(sampler, self.schedule))
         if self.levels is not None:
             options.setdefault("threshold", "clip")
         if known is not None:
+            known = known.to(place, self.log_scale.dtype)
+            if self.levels is not None and not (known.min() >= 0 and known.max() <= 1):
+                raise ValueError(
+                    "known must be in the units of the data, levels scaled to [0, 1]; got values "
+                    f"from {known.min():.4g} to {known.max():.4g}"
+                )
             options["known"] = self.scaled(known)
         shape = (n, *self.shape)
-        with inference_precision(precision, self.network, self.log_scale.device):
+        with inference_precision(precision, self.network, place):
             x0 = samplers.sample(denoise, self.schedule, shape, sampler=sampler, **options)
         picture = x0 if self.levels is None else ((x0 + 1) / 2).clamp(0, 1)
-        x = picture if mean else self.observation(x0).sample()
-        return x if known is None else torch.where(options["mask"], known, x)
+        seed = options.get("seed")
+        with nullcontext() if seed is None else seeded(seed + 1, place):
+            x = picture if mean else self.observation(x0).sample()
+        return x if known is None else torch.where(options["mask"].to(place), known, x)
 
     def figures(self, *batch: Tensor) -> Iterator[Figure]:
         """Samples out of noise, the schedule, the bound by its steps, the score, inpainting."""
         return diffusion_figures(self, *batch)
+
+    def scored_labels(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """The labels of examples to be scored; those of a data set mean nothing without classes."""
+        if self.num_classes is None:
+            return None
+        self.label(x, y)  # which refuses none, and too few
+        return self._checked(y)
 
     def _checked(self, y: Tensor | None = None) -> Tensor | None:
         if y is None:
@@ -377,4 +400,9 @@ class Diffusion(DiffusionChain):
         if self.num_classes is None:
             raise ValueError("labels y were given to a Diffusion without num_classes")
         check_labels(y, self.num_classes)
+        if (y == self.num_classes).any():
+            raise ValueError(
+                f"labels y must be 0 to {self.num_classes - 1}; got {self.num_classes}, which "
+                "stands for no label inside the network: leave y out for that"
+            )
         return y

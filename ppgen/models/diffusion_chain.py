@@ -13,6 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from ..likelihood import Method
 from ..names import one_of
 from ..nn.parameterisation import mean_to_x0, over, posterior, scales, to_x0
 from ..nn.schedules import TableSchedule
@@ -175,6 +176,10 @@ class DiffusionChain(Program):
     ) -> Tensor:
         """The network's prediction at x (..., *shape) and time t, turned into x_0."""
         batch = x.shape[: x.dim() - len(self.shape)]
+        if x.shape[len(batch) :] != self.shape:
+            raise ValueError(
+                f"expected examples of shape {tuple(self.shape)}; got {tuple(x.shape[1:])}"
+            )
         inputs = [x.reshape(-1, *self.shape), t.expand(batch).reshape(-1)]
         if self.num_classes is not None and y is not None:
             inputs.append(y.expand(batch).reshape(-1))
@@ -350,6 +355,13 @@ class Form(PyroModule):
     def __init__(self, program: DiffusionChain, name: FormName) -> None:
         super().__init__()
         self.program, self.name = program, name
+
+    def likelihoods(self) -> list[Method]:
+        """Those of the diffusion model; none where the whole chain is unrolled.
+
+        The chain may be importance-weighted; the others are made for the mean of the log alone.
+        """
+        return [] if self.name in ("chain", "forward") else self.program.likelihoods()
 
     def _pair(self) -> tuple[Callable[..., None], Callable[..., None]]:
         program = self.program

@@ -60,27 +60,6 @@ class ContinuousTime:
                 drift = over(self.rate(t).sqrt(), towards) * towards
                 pyro.sample("drift", program.unit_normal(drift))
 
-    def bound_terms(self, x: Tensor, y: Tensor | None, strata: int) -> dict[str, Tensor]:
-        """The terms (n,) with the diffusion loss at one time in each of `strata` stretches."""
-        program, divergence = self.program, torch.distributions.kl_divergence
-        x0 = program.scaled(x)
-        start, end = x.new_zeros(()), x.new_ones(())
-        x_first = program.noised_at(x0, self.log_snr(start)).sample()
-        matching = x.new_zeros(len(x))
-        times = SpreadTimes(len(x), x).sample()
-        for k in range(strata):
-            t = (k + times) / strata
-            x_t = program.noised_at(x0, self.log_snr(t)).sample()
-            error = (self.x0_at(x_t, t, y) - x0).flatten(1).square().sum(1)
-            matching = matching + 0.5 * self.rate(t) * error / strata
-        return {
-            "reconstruction": -program.observation(self.x0_at(x_first, start, y)).log_prob(x),
-            "prior_matching": divergence(
-                program.noised_at(x0, self.log_snr(end)), program.prior(x0)
-            ),
-            "denoising_matching": matching,
-        }
-
 
 def schedule_loss(schedule: LearnedSchedule, t: Tensor, loss: Tensor) -> Tensor:
     """A scalar whose gradient in the schedule's shape is that of log E loss(t)^2, t uniform.

@@ -275,7 +275,9 @@ def terms_chart(found: StepTerms, timesteps: int | None) -> bytes:
     if chain:
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:,.0f}"))
+        axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axes.set_xlabel("step t" if chain else "t", color=INK)
     axes.set_ylabel("nats per step" if chain else "nats per unit of t", color=INK)
     if not chain:

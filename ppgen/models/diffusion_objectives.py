@@ -59,7 +59,8 @@ class DenoisingLoss(Objective):
     w = 1 for "simple" (Ho, Jain and Abbeel 2020, eq. 14) and min(SNR, limit) / SNR for "min_snr"
     (Hang et al. 2023, eq. 8). The ELBO's own weight is (1/2) (SNR(t-1) - SNR(t)) / SNR(t). The
     scales of the reconstruction, of which this error knows nothing, are fitted to a thirty-second
-    of the batch by their own log-likelihood, with no gradient to the network.
+    of the batch by their own log-likelihood, with no gradient to the network; in evaluation mode
+    all of the batch is reconstructed.
 
     Terms: those of `DiffusionELBO` in nats per example, whose sum is the bound but not the loss,
     and `noise_error`, the loss of the network.
@@ -105,7 +106,8 @@ class DenoisingLoss(Objective):
         return loss + reconstruction - reconstruction.detach(), terms
 
     def _reconstruction(self, x: Tensor, x0: Tensor, y: Tensor | None) -> Tensor:
-        program, rows = self.program, math.ceil(len(x) / 32)
+        program = self.program
+        rows = math.ceil(len(x) / 32) if self.training else len(x)
         x, x0, y = x[:rows], x0[:rows], None if y is None else y[:rows]
         first = torch.ones((), dtype=torch.long, device=x.device)
         with torch.no_grad():

@@ -88,7 +88,8 @@ class LinearSchedule(TableSchedule):
     """The variance added a step, beta, rises linearly (Ho, Jain and Abbeel 2020, section 4).
 
     abar_i = prod_{j <= i} (1 - beta_j). The defaults are meant for T = 1000, after which next to
-    nothing of the signal is left; short chains need larger variances.
+    nothing of the signal is left; short chains need larger variances, which `make_schedule` gives
+    them: these times 1000 / T, below 1.
 
     Args:
         timesteps: T.
@@ -205,10 +206,16 @@ def make_schedule(name: str, timesteps: int) -> Schedule:
     check_timesteps(timesteps)
     if name == "learned":
         return LearnedSchedule()
-    return LinearSchedule(timesteps) if name == "linear" else CosineSchedule(timesteps)
+    if name == "cosine":
+        return CosineSchedule(timesteps)
+    # Short chains take larger steps, so that next to nothing of the signal is left at their end.
+    scale = 1000 / timesteps
+    return LinearSchedule(timesteps, min(1e-4 * scale, 0.999), min(0.02 * scale, 0.999))
 
 
 def check_timesteps(timesteps: int) -> int:
+    if isinstance(timesteps, bool) or not isinstance(timesteps, int):
+        raise TypeError(f"timesteps must be a whole number; got {timesteps!r}")
     if timesteps < 1:
         raise ValueError(f"timesteps must be 1 or more; got {timesteps}")
     return timesteps

@@ -228,7 +228,9 @@ def _sides(shape: tuple[int, ...], multipliers: Sequence[int]) -> list[int]:
     for factor in multipliers:
         _at_least_one("multipliers", factor)
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"the U-Net takes images, shape (C, H, W); got {shape}: use an MLP")
+        raise ValueError(
+            f"the U-Net takes images, shape (C, H, W); got {shape}: use network='mlp' for these"
+        )
     step = 2 ** (len(multipliers) - 1)
     if any(size % step for size in shape[1:]):
         below = [max(step, size // step * step) for size in shape[1:]]
