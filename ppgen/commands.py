@@ -125,6 +125,7 @@ def _train(
 
     from .data import load_data
     from .loading import build, data_info
+    from .objective import Objective, default_objectives
     from .options import Options, own_defaults
     from .processes import is_child
     from .run import check_claim
@@ -161,7 +162,15 @@ def _train(
     )
     last = next((row for row in reversed(run.metrics) if row["split"] == "validation"), None)
     if last is not None:
-        say(f"validation: {last['loss']:.2f} nats an example after {last['step']} steps")
+        units = {
+            o.unit
+            for o in ([chosen] if chosen else default_objectives(program).values())
+            if isinstance(o, Objective)
+        } or {"nats"}
+        say(
+            f"validation: {last['loss']:.2f} {', '.join(sorted(units))} an example after "
+            f"{last['step']} steps"
+        )
     more = f" --model {stranger}" if stranger else ""
     say(f"run: {out}; next: ppgen evaluate {out}{more}")
 

@@ -207,7 +207,8 @@ class Loop:
         began, earlier = time.monotonic(), self.seconds
         first = step
         done = False
-        bar = Bar(self.options.progress and self.chief, self.total, step)
+        units = dict.fromkeys(player.objective.unit for player in self.players)
+        bar = Bar(self.options.progress and self.chief, self.total, step, ", ".join(units))
         with bar:
             while step < self.total and not done:
                 rate = self.options.learning_rate(step, self.total)

@@ -45,10 +45,12 @@ class Objective(Recorded, nn.Module):
         program: the module with `model` (and `guide`).
         steps: optimiser steps this player takes a turn.
         lr_factor: factor on the learning rate of `fit` for this player.
+        unit: of the loss.
     """
 
     steps: int = 1
     lr_factor: float = 1.0
+    unit: str = "nats"
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()

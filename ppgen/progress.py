@@ -9,7 +9,7 @@ PATIENCE = 2.0  # seconds without a bar
 class Bar:
     """A progress bar on a terminal, and one line an epoch."""
 
-    def __init__(self, shown: bool, total: int, step: int) -> None:
+    def __init__(self, shown: bool, total: int, step: int, unit: str = "nats") -> None:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -25,7 +25,7 @@ class Bar:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[loss]} nats"),
+            TextColumn(f"{{task.fields[loss]}} {unit}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),

@@ -72,6 +72,7 @@ class DenoisingLoss(Objective):
     """
 
     program: DiffusionChain
+    unit = "squared error"
 
     def __init__(
         self, program: DiffusionChain, weighting: Weighting = "simple", limit: float = 5.0
