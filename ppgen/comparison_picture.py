@@ -3,7 +3,7 @@
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from os.path import commonpath, dirname
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,9 @@ def draw_comparison(
         _panel(figure, grid[2 * k], group, top, names, colours)
         _strips(figure, grid[2 * k + 1], group, top, strips, samples)
         top -= high
-    _foot(figure, len(heights))
+    likelihoods = (row.likelihood for group in comparison.groups for row in _shown(group))
+    kinds = {likelihood.kind for likelihood in likelihoods if likelihood is not None}
+    _foot(figure, len(heights), kinds)
     return drawn(figure)
 
 
@@ -273,20 +275,21 @@ def _value(
               ha="center", va="bottom")  # fmt: skip
 
 
-def _foot(figure: "Figure", panels: int) -> None:
-    """What the marks mean."""
+def _foot(figure: "Figure", panels: int, kinds: Collection[str]) -> None:
+    """What the marks of the kinds that are drawn mean."""
     from matplotlib.lines import Line2D
 
     def mark(shape: str, face: str, text: str) -> Line2D:
         return Line2D([], [], color=GREY, marker=shape, mfc=face, ls="", ms=7, mew=1.8, label=text)
 
     width, height = figure.get_size_inches()
-    handles = [
-        mark("o", GREY, "exact"),
-        mark("$\\leftarrow$", GREY, "bound: the truth lies where it points"),
-        mark("o", "white", "estimate"),
-        Line2D([], [], color=GREY, alpha=0.4, lw=7, label="± 2 standard errors"),
-    ]
+    marks = {
+        "exact": mark("o", GREY, "exact"),
+        "bound": mark("$\\leftarrow$", GREY, "bound: the truth lies where it points"),
+        "estimate": mark("o", "white", "estimate"),
+    }
+    handles = [handle for kind, handle in marks.items() if kind in kinds]
+    handles.append(Line2D([], [], color=GREY, alpha=0.4, lw=7, label="± 2 standard errors"))
     left, low = MARGIN / width, 0.08
     if panels > 1:
         note = "numbers of different panels do not compare"
