@@ -51,7 +51,8 @@ class Compiled(nn.Module):
     Args:
         objective: what to trace.
         mode: "trace" (a graph run by PyTorch's own kernels, ready in well under a second),
-            "inductor" (fused by `torch.compile`, which takes tens of seconds at first), or
+            "inductor" (fused by `torch.compile`, which takes tens of seconds at first, and may
+            draw what a step needs in another order, so that only its law is the same), or
             "none" (Pyro as it is).
 
     Raises:
