@@ -1,7 +1,7 @@
 """What the subcommands of `ppgen` share: parsing, opening a run, writing files, saying things."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import Namespace
 from rich.console import Console
@@ -56,3 +56,27 @@ def new_file(path: str | Path, overwrite: bool) -> Path:
     if not place.is_dir():
         raise NotADirectoryError(f"{path} cannot be written: {place} is not a folder")
     return path
+
+
+def add_evaluation_options(parser: Parser) -> None:
+    """What an evaluation takes besides the run: --particles to --seed."""
+    parser.add_argument(
+        "--particles",
+        type=int | None,
+        default=None,
+        help="draws of the guide an example, 100 by default; or what else the model's own method "
+        "draws, by its own default",
+    )
+    parser.add_argument(
+        "--others",
+        type=int | None,
+        default=None,
+        help="examples for the further methods that some models have, by default few where they "
+        "are slow; 0 leaves them out",
+    )
+    parser.add_argument("--limit", type=int | None, default=None, help="only the first examples")
+    parser.add_argument(
+        "--split", type=Literal["test", "validation"], default="test", help="which data"
+    )
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")

@@ -9,7 +9,7 @@ from jsonargparse import Namespace, set_parsing_settings
 from rich.table import Table
 
 from .arguments import Parser, add_class, flags, model_class, objective_class, saved, without
-from .command_parts import new_file, opened, parsed, say
+from .command_parts import add_evaluation_options, new_file, opened, parsed, say
 from .command_parts import parser as new_parser
 from .run import RESUMABLE
 
@@ -194,29 +194,10 @@ def evaluate(argv: list[str]) -> None:
         "evaluate", "Test likelihood of a run, with its kind: exact, bound or estimate."
     )
     parser.add_argument("run", type=str, help="the run directory")
-    parser.add_argument(
-        "--particles",
-        type=int | None,
-        default=None,
-        help="draws of the guide an example, 100 by default; or what else the model's own method "
-        "draws, by its own default",
-    )
-    parser.add_argument(
-        "--others",
-        type=int | None,
-        default=None,
-        help="examples for the further methods that some models have, by default few where they "
-        "are slow; 0 leaves them out",
-    )
-    parser.add_argument("--limit", type=int | None, default=None, help="only the first examples")
-    parser.add_argument(
-        "--split", type=Literal["test", "validation"], default="test", help="which data"
-    )
+    add_evaluation_options(parser)
     parser.add_argument(
         "--data", type=str | None, default=None, help="another source than the run's"
     )
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument(
         "--model", type=str | None, default=None, help="class of a model not ppgen's own"
     )

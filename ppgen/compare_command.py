@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from .arguments import Parser, model_class
-from .command_parts import new_file, parsed, parser, say
+from .command_parts import add_evaluation_options, new_file, parsed, parser, say
 
 
 def compare(argv: list[str]) -> None:
@@ -69,25 +69,7 @@ def _parser() -> Parser:
         help="which runs to evaluate first, as `ppgen evaluate` does: those never evaluated, all "
         "of them, or none; the options from here to --seed concern these",
     )
-    found.add_argument(
-        "--particles",
-        type=int | None,
-        default=None,
-        help="draws of the guide an example, 100 by default; or what else the model's own method "
-        "draws, by its own default",
-    )
-    found.add_argument("--limit", type=int | None, default=None, help="only the first examples")
-    found.add_argument(
-        "--others",
-        type=int | None,
-        default=None,
-        help="examples for the further methods that some models have; 0 leaves them out",
-    )
-    found.add_argument(
-        "--split", type=Literal["test", "validation"], default="test", help="which data"
-    )
-    found.add_argument("--device", type=str, default="cpu", help="cpu, cuda or cuda:N")
-    found.add_argument("--seed", type=int, default=0, help="of the draws, samples among them")
+    add_evaluation_options(found)
     found.add_argument("--csv", type=str | None, default=None, help="also write the table, a .csv")
     found.add_argument(
         "--out", type=str | None, default=None, help="also draw a picture, with samples, a .png"
