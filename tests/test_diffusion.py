@@ -6,7 +6,7 @@ import math
 import pyro
 import pytest
 import torch
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from torch import nn
 
 from ppgen import ELBO, Dataset, ImportanceWeightedELBO, fit
@@ -16,6 +16,7 @@ from ppgen.models.diffusion_continuous import schedule_loss
 from ppgen.models.diffusion_objectives import DenoisingLoss, DiffusionELBO
 from ppgen.nn.parameterisation import PREDICTIONS, from_x0, scales, x0_to_mean
 from ppgen.nn.schedules import CosineSchedule, LearnedSchedule, LinearSchedule, TableSchedule
+from ppgen.objective import PyroObjective
 from tests.test_compile import check_equal
 
 T, D = 5, 2
@@ -692,3 +693,65 @@ def test_labels_that_cannot_be_are_refused():
         program.form("frist")
     with pytest.raises(ValueError, match="limit must be positive"):
         DenoisingLoss(program, limit=0.0)
+
+
+def labelled(**arguments) -> Diffusion:
+    torch.manual_seed(0)
+    given = {"levels": 3, "timesteps": 5, "network": "mlp", "hidden": (8,), "num_classes": 4}
+    return Diffusion((1, 2, 3), **{**given, **arguments})
+
+
+def test_what_would_give_a_wrong_number_is_refused():
+    program, x, y = labelled(), torch.ones(2, 1, 2, 3), torch.tensor([0, 3])
+    assert program.log_prob(x, y).shape == (2,)
+    refused = {
+        r"expected examples of shape \(1, 2, 3\); got \(1, 3, 2\)": lambda: program.log_prob(
+            x.transpose(2, 3), y
+        ),
+        "expected a label for each of 2 examples; got 1": lambda: program.log_prob(x, y[:1]),
+        "labels y needed": lambda: program.ode_terms(x),
+        "labels y must be 0 to 3; got 4": lambda: program.log_prob(x, y + 1),
+        "in the units of the data.*to 255": lambda: program.sample(
+            2, y, known=255 * x, mask=x > 0, steps=2
+        ),
+        "label_dropout=0": lambda: labelled(label_dropout=0.0).sample(2, y, guidance=3.0),
+        "refused to Diffusion": lambda: PyroObjective(program, RenyiELBO(alpha=0.0))(x, y),
+        "refused to Form": lambda: ImportanceWeightedELBO(program.form("first"))(x, y),
+    }
+    for message, call in refused.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_scoring_draws_no_label_dropout():
+    """In training mode too: the draws of a score are those of evaluation mode."""
+    program, x, y = labelled(), torch.ones(2, 1, 2, 3), torch.tensor([0, 3])
+    found = []
+    for mode in (True, False):
+        torch.manual_seed(1)
+        found.append(program.train(mode).log_prob(x, y, num_particles=4))
+    assert torch.equal(*found)
+
+
+def test_a_seed_determines_a_draw():
+    program = labelled(num_classes=None)
+    torch.manual_seed(1)
+    first = program.sample(4, seed=7)
+    torch.manual_seed(2)
+    assert torch.equal(first, program.sample(4, seed=7))
+    assert not torch.equal(first, program.sample(4, seed=8))
+
+
+def test_a_diverged_network_is_named_by_its_term():
+    program = labelled(num_classes=None)
+    x = torch.randint(3, (32, 1, 2, 3)).float() / 2
+    with pytest.raises(FloatingPointError, match="the loss is not finite at step"):
+        fit(
+            program,
+            Dataset.from_tensors(x, levels=3),
+            steps=60,
+            batch_size=16,
+            lr=1e12,
+            schedule="constant",
+            progress=False,
+        )

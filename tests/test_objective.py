@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.nn import PyroModule
 from torch import nn
@@ -408,3 +409,48 @@ def test_factors_count_as_reconstruction():
 def test_impossible_numbers_are_refused(arguments: dict):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         ELBO(StrangerVAE((3,)), **arguments)
+
+
+MASK = torch.tensor([True, False, True, True, False, True])
+RISING = torch.linspace(0.1, 2.0, 6)
+
+
+@pytest.mark.parametrize(
+    ("of_model", "of_guide"),
+    [
+        (poutine.scale(scale=0.1), poutine.scale(scale=1.0)),
+        (poutine.scale(scale=RISING), poutine.scale(scale=torch.ones(6))),
+        (poutine.scale(scale=RISING), poutine.scale(scale=RISING)),
+        (poutine.mask(mask=MASK), poutine.mask(mask=torch.ones(6, dtype=torch.bool))),
+        (poutine.mask(mask=MASK), poutine.mask(mask=MASK)),
+        (poutine.mask(mask=True), poutine.mask(mask=False)),
+    ],
+    ids=["scale", "scales", "same scales", "mask", "same mask", "guide left out"],
+)
+def test_closed_kls_know_masks_and_scales_of_either_side(of_model, of_guide):
+    """The mean of many draws is that of the sampled estimator, and so that of Trace_ELBO."""
+
+    class Weighed(PyroModule):
+        def site(self, weighing, loc, scale):
+            with weighing:
+                return pyro.sample("z", dist.Normal(loc.expand(6), scale))
+
+        def model(self, x):
+            with pyro.plate("batch", len(x)):
+                z = self.site(of_model, torch.tensor(0.0), 1.0)
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+        def guide(self, x):
+            with pyro.plate("batch", len(x)):
+                self.site(of_guide, torch.tensor(0.7), 0.6)
+
+    torch.manual_seed(0)
+    x = torch.linspace(-1, 1, 6)
+    means = []
+    for analytic in (True, False):
+        objective = ELBO(Weighed(), analytic_kl=analytic)
+        values = torch.stack([objective(x)[0] for _ in range(1500)]).double()
+        means.append((values.mean(), values.std() / 1500**0.5))
+    (closed, one), (sampled, other) = means
+    assert abs(closed - sampled) < 4.5 * (one**2 + other**2).sqrt() + 1e-4
+    assert one < 1.05 * other

@@ -207,6 +207,18 @@ class Diffusion(DiffusionChain):
         return DiscretizedLogistic(loc, log_scale[seen], self.levels).to_event(events)
 
     def label(self, x: Tensor, y: Tensor | None) -> Tensor | None:
+        y = self._given(x, y)
+        if y is None or not self.training or self.label_dropout == 0:
+            return y
+        dropped = torch.rand(y.shape, device=y.device) < self.label_dropout
+        return torch.where(dropped, self.num_classes or 0, y)
+
+    def _given(self, x: Tensor, y: Tensor | None) -> Tensor | None:
+        """The labels, one an example; those of a data set mean nothing to a model without classes.
+
+        Raises:
+            ValueError: none, or too few or many, to a model with classes.
+        """
         if self.num_classes is None:
             return None
         if y is None:
@@ -215,10 +227,7 @@ class Diffusion(DiffusionChain):
             )
         if len(y) != len(x):
             raise ValueError(f"expected a label for each of {len(x)} examples; got {len(y)}")
-        if not self.training or self.label_dropout == 0:
-            return y
-        dropped = torch.rand(y.shape, device=y.device) < self.label_dropout
-        return torch.where(dropped, self.num_classes, y)
+        return y
 
     def log_prob(self, x: Tensor, *conditions: Tensor, num_particles: int = 1) -> Tensor:
         """The variational bound, nats per example, shape (n,): minus the sum of `bound_terms`."""
@@ -388,11 +397,8 @@ class Diffusion(DiffusionChain):
         return diffusion_figures(self, *batch)
 
     def scored_labels(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
-        """The labels of examples to be scored; those of a data set mean nothing without classes."""
-        if self.num_classes is None:
-            return None
-        self.label(x, y)  # which refuses none, and too few
-        return self._checked(y)
+        """The labels of examples to be scored, checked; None for a model without classes."""
+        return self._checked(self._given(x, y))
 
     def _checked(self, y: Tensor | None = None) -> Tensor | None:
         if y is None:
