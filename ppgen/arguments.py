@@ -13,7 +13,7 @@ from .names import imported, near
 from .run import read_yaml
 
 # Set by the data set, or by options of the command.
-SKIPPED = {"shape", "levels", "num_classes", "data_size", "name"}
+SKIPPED = {"shape", "levels", "num_classes", "data_size", "condition_shape", "name"}
 
 
 class Parser(ArgumentParser):

@@ -98,16 +98,19 @@ def warped_net(mean: Tensor) -> bytes:
     return drawn(figure)
 
 
-def curves(rows: Sequence[Row]) -> bytes:
-    """Learning curves: a panel for the loss and one for each of its terms, by epochs, in nats.
+def curves(rows: Sequence[Row], unit: str = "nats") -> bytes:
+    """Learning curves: a panel for the loss and one for each of its terms, by epochs.
 
     The terms of many sites, such as `kl/z1`, `kl/z2`, share a panel beside that of their sum; a
     term that is the loss itself has none. The limits are those of what follows the first steps,
     see `settled`.
 
+    The losses of several players share a panel; their sum, which says nothing, has none.
+
     Args:
         rows: what `fit` measured, with the keys `split` ("train" or "validation"), `epoch`,
             `loss` and any terms.
+        unit: of the loss.
 
     Raises:
         ValueError: there is nothing to draw.
@@ -135,7 +138,7 @@ def curves(rows: Sequence[Row]) -> bytes:
         if k + columns >= len(panels):
             axes.set_xlabel("epoch", color=INK)
         if k % columns == 0:
-            axes.set_ylabel("nats per example", color=INK)
+            axes.set_ylabel(f"{unit} per example", color=INK)
     return drawn(figure)
 
 
@@ -144,14 +147,19 @@ def _panels(rows: Sequence[Row]) -> dict[str, list[str]]:
     found: dict[str, None] = {"loss": None}
     for row in rows:
         found |= {key: None for key in row if key not in _NO_TERMS}
+    if any(title.endswith("/loss") for title in found):
+        del found["loss"]
     titles = [title for title in found if _both(rows, title)]
     drawn: set[tuple] = set()
     panels: dict[str, list[str]] = {}
     for title in titles:
         points = tuple(_both(rows, title))
         if points not in drawn:
-            head = title.rpartition("/")[0]  # of "kl" or "generator/kl", where there is such a sum
-            panels.setdefault(f"{head} by site" if head in titles else title, []).append(title)
+            head, _, last = title.rpartition("/")  # of "kl", where there is such a sum
+            name = f"{head} by site" if head in titles else title
+            panels.setdefault("loss by player" if head and last == "loss" else name, []).append(
+                title
+            )
         drawn.add(points)
     return {titles[0] if len(titles) == 1 else name: titles for name, titles in panels.items()}
 
@@ -234,14 +242,14 @@ def _figures(value: float) -> str:
 
 
 def _many_curves(axes: "Axes", rows: Sequence[Row], name: str, titles: Sequence[str]) -> None:
-    """One curve a site; of train, or of validation where there is no other."""
+    """One curve a site or player; of train, or of validation where there is no other."""
     import matplotlib
 
     drawn = [series(rows, "train", t) or series(rows, "validation", t) for t in titles]
     shades = matplotlib.colormaps["cividis"]
     for k, (title, points) in enumerate(zip(titles, drawn, strict=True)):
         epochs, values = zip(*points, strict=True)
-        site = title.rpartition("/")[2]
+        site = title.removesuffix("/loss").rpartition("/")[2]
         shown = len(titles) <= 8 or k in (0, len(titles) - 1)
         axes.plot(epochs, _smooth(values) if len(values) > 200 else values, lw=1.5,
                   color=shades(0.92 * k / (len(titles) - 1)),

@@ -9,6 +9,7 @@ import os
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _GREY_MODES = frozenset(("1", "L", "LA", "La", "I"))
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def read_idx(path: Path, rank: int) -> np.ndarray:
@@ -75,7 +77,7 @@ def _resized(pixels: np.ndarray, size: int | None) -> np.ndarray:
         return pixels
     from PIL import Image
 
-    box = _center_square(width, height)
+    box = center_square(width, height)
     out = np.empty((n, channels, size, size), np.uint8)
     for i in range(n):
         for c in range(channels):
@@ -84,13 +86,16 @@ def _resized(pixels: np.ndarray, size: int | None) -> np.ndarray:
     return out
 
 
-def _center_square(width: int, height: int) -> tuple[int, int, int, int]:
+def center_square(width: int, height: int) -> Box:
+    """The largest square in the middle of a picture."""
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return left, top, left + side, top + side
 
 
-def list_folder(directory: Path) -> dict[str, list[tuple[Path, str | None]]]:
+def list_folder(
+    directory: Path, source: str = "folder"
+) -> dict[str, list[tuple[Path, str | None]]]:
     """The pictures under ``directory``, {split: [(file, class or None)]}.
 
     Splits are the folders train, test and validation (or val), when train and test are there, or
@@ -99,7 +104,7 @@ def list_folder(directory: Path) -> dict[str, list[tuple[Path, str | None]]]:
     """
     if not directory.is_dir():
         what = "a file" if directory.exists() else "missing"
-        raise FileNotFoundError(f"{directory} is {what}: folder:DIR needs a folder of images")
+        raise FileNotFoundError(f"{directory} is {what}: {source}:DIR needs a folder of images")
     inside = {path.name for path in _entries(directory) if path.is_dir()}
     if "train" in inside and ("test" in inside or inside <= {"train", "validation", "val"}):
         if {"validation", "val"} <= inside:
@@ -147,18 +152,21 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
-def read_images(paths: list[Path], size: int) -> np.ndarray:
+def read_images(
+    paths: list[Path], size: int, cut: Callable[[int, int], Box] | None = None
+) -> np.ndarray:
     """Read, crop to the center square and resize: (n, C, size, size) uint8.
 
     C is 1 when every picture is greyscale, else 3. Transparent pixels become white; of a moving
-    picture the first frame is taken. Raises ValueError naming the first file that cannot be read.
+    picture the first frame is taken. ``cut(width, height)`` is the box to take instead of the
+    center square. Raises ValueError naming the first file that cannot be read.
     """
     # Three channels until the last picture is seen: only then is it known whether one is enough.
     pixels = np.empty((len(paths), 3, size, size), np.uint8)
 
     def read(i: int) -> bool:
         try:
-            picture, grey = _read_image(paths[i], size)
+            picture, grey = _read_image(paths[i], size, cut or center_square)
         except Exception as error:  # Pillow raises a dozen kinds, SyntaxError among them
             reason = str(error).replace(f" {str(paths[i])!r}", "") or type(error).__name__
             raise ValueError(f"{paths[i]} cannot be read as an image: {reason}") from error
@@ -166,11 +174,11 @@ def read_images(paths: list[Path], size: int) -> np.ndarray:
         return grey
 
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
-        all_grey = all(list(_with_progress(pool.map(read, range(len(paths))), len(paths))))
+        all_grey = all(list(with_progress(pool.map(read, range(len(paths))), len(paths))))
     return pixels[:, :1].copy() if all_grey else pixels
 
 
-def _read_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
+def _read_image(path: Path, size: int, cut: Callable[[int, int], Box]) -> tuple[np.ndarray, bool]:
     """((size, size) and True) for a grey picture, ((size, size, 3) and False) otherwise."""
     from PIL import Image, ImageOps
 
@@ -192,12 +200,12 @@ def _read_image(path: Path, size: int) -> tuple[np.ndarray, bool]:
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
         image = image.convert("L" if grey else "RGB")
-        box = _center_square(*image.size)
+        box = cut(*image.size)
         image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
         return np.asarray(image), grey
 
 
-def _with_progress(results, total: int, patience: float = 2.0):
+def with_progress(results, total: int, patience: float = 2.0, title: str = "reading images"):
     """Pass ``results`` on; show a bar on stderr once the whole looks longer than ``patience`` s."""
     start, bar = time.perf_counter(), None
     try:
@@ -209,7 +217,7 @@ def _with_progress(results, total: int, patience: float = 2.0):
 
                 console = Console(stderr=True)
                 bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-                task = bar.add_task("reading images", total=total)
+                task = bar.add_task(title, total=total)
                 bar.start()
             if bar is not None:
                 bar.update(task, completed=done)
@@ -276,11 +284,18 @@ def load_idx(location: str, size: int | None, seed: int) -> dict:
             "levels": 256, "every": 12}  # one in twelve: 5,000 of the 60,000 of MNIST  # fmt: skip
 
 
-def load_folder(location: str, size: int | None, seed: int) -> dict:
+def load_folder(
+    location: str,
+    size: int | None,
+    seed: int,
+    source: str = "folder",
+    cut: Callable[[int, int], Box] | None = None,
+) -> dict:
+    """A folder of images; ``source`` is its name in messages, ``cut`` as in `read_images`."""
     directory = Path(location)
     rng = np.random.default_rng([seed, 2])
     paths, labels, classes = {}, {}, {}
-    for key, files in list_folder(directory).items():
+    for key, files in list_folder(directory, source).items():
         # Files come class by class; shuffled, the first few of every split show all classes.
         files = [files[i] for i in rng.permutation(len(files))]
         paths[key] = [path for path, _ in files]
@@ -300,7 +315,7 @@ def load_folder(location: str, size: int | None, seed: int) -> dict:
                 f"{directory} has in {key} the classes {', '.join(unknown)}, which train lacks; "
                 f"it has {', '.join(names)}"
             )
-    pixels = read_images([path for group in paths.values() for path in group], size or 64)
+    pixels = read_images([path for group in paths.values() for path in group], size or 64, cut)
     parts, start = {}, 0
     for key, group in paths.items():
         x = pixels[start : start + len(group)]

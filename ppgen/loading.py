@@ -13,7 +13,7 @@ from .run import Run, check_format, load_checkpoint, read_metrics, read_yaml
 from .sites import accepted, model_of, prepare
 
 # Constructor arguments that the data set fills in.
-FILLED = ("shape", "levels", "num_classes", "data_size")
+FILLED = ("shape", "levels", "num_classes", "data_size", "condition_shape")
 
 
 def data_info(dataset: Dataset) -> dict[str, Any]:
@@ -26,13 +26,23 @@ def data_info(dataset: Dataset) -> dict[str, Any]:
         "data_size": dataset.size,
         "classes": None if dataset.classes is None else list(dataset.classes),
         "conditions": list(dataset.condition_names),
+        "condition_shapes": [list(shape) for shape in dataset.condition_shapes],
     }
 
 
 def template(info: dict[str, Any], n: int = 2) -> tuple[torch.Tensor, ...]:
     """A batch of zeros as the run's data set gives them: (x, *conditions)."""
-    labels = tuple(torch.zeros(n, dtype=torch.long) for _ in info["conditions"])
-    return (torch.zeros(n, *info["shape"]), *labels)
+    conditions = (
+        torch.zeros(n, *shape, dtype=torch.float32 if shape else torch.long)
+        for shape in condition_shapes(info)
+    )
+    return (torch.zeros(n, *info["shape"]), *conditions)
+
+
+def condition_shapes(info: dict[str, Any]) -> list[tuple[int, ...]]:
+    """Shapes of what accompanies an example: () for a label, which is all that old runs knew."""
+    shapes = info.get("condition_shapes", [() for _ in info["conditions"]])
+    return [tuple(shape) for shape in shapes]
 
 
 def build(
@@ -40,14 +50,19 @@ def build(
 ) -> nn.Module:
     """Make a program from its class, its written arguments and what its data set fills in.
 
-    `num_classes` is filled in for a conditional model, or where the class requires it.
+    `num_classes` is filled in for a conditional model, or where the class requires it;
+    `condition_shape` is the shape of the image that accompanies an example, None without one.
 
     Raises:
         TypeError: an argument that the class does not take, or one that it needs and lacks.
         ValueError: a conditional model of unlabelled data, or of a class without `num_classes`.
     """
     parameters = inspect.signature(cls.__init__).parameters
-    filled = {name: info[name] for name in FILLED if name in parameters and name not in arguments}
+    images = (shape for shape in condition_shapes(info) if shape)
+    known = info | {"condition_shape": next(images, None)}
+    # An option of the command that was left open is None.
+    given = {name for name in arguments if name not in FILLED or arguments[name] is not None}
+    filled = {name: known[name] for name in FILLED if name in parameters and name not in given}
     if "shape" in filled:
         filled["shape"] = tuple(filled["shape"])
     required = "num_classes" in filled and parameters["num_classes"].default is inspect._empty
@@ -60,9 +75,9 @@ def build(
             raise ValueError(f"the data set {info['name']} has no labels to condition on")
     else:
         filled.pop("num_classes", None)
-    program = cls(**filled, **arguments)
+    program = cls(**(arguments | filled))
     if "arguments" not in vars(program):
-        program.__dict__["arguments"] = filled | arguments  # a stranger's class: kept for the run
+        program.__dict__["arguments"] = arguments | filled  # a stranger's class: kept for the run
     return program
 
 
@@ -165,7 +180,8 @@ def check_fit(program: nn.Module, dataset: Dataset) -> None:
     """Refuse a data set that a program was not made for.
 
     Raises:
-        ValueError: another shape, other levels, labels missing or out of range.
+        ValueError: another shape, other levels, labels missing or out of range, no image to
+            condition on or one of another shape.
     """
     name = type(program).__name__
     shape = getattr(program, "shape", None)
@@ -194,6 +210,14 @@ def check_fit(program: nn.Module, dataset: Dataset) -> None:
         raise ValueError(
             f"{name} knows {classes} classes and the data set {dataset.name} "
             f"has {dataset.num_classes}"
+        )
+    wanted = getattr(program, "condition_shape", None)
+    if wanted is not None and tuple(wanted) not in dataset.condition_shapes:
+        found = [str(shape) for shape in dataset.condition_shapes if shape]
+        has = f"images of shape {' and '.join(found)}" if found else "none (pairs:DIR makes some)"
+        raise ValueError(
+            f"{name} is conditional on images of shape {tuple(wanted)} and the data set "
+            f"{dataset.name} has {has}"
         )
     batch = dataset.train.batch(slice(0, 2))
     needed = _required(program)

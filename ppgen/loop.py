@@ -160,6 +160,7 @@ def _players(
         optimizer = family(
             parameters,
             lr=options.lr,
+            betas=objective.betas,
             weight_decay=options.weight_decay,
             fused=fabric.device.type in ("cpu", "cuda"),
         )
@@ -207,8 +208,7 @@ class Loop:
         began, earlier = time.monotonic(), self.seconds
         first = step
         done = False
-        units = dict.fromkeys(player.objective.unit for player in self.players)
-        bar = Bar(self.options.progress and self.chief, self.total, step, ", ".join(units))
+        bar = Bar(self.options.progress and self.chief, self.total, step, self.run.info["unit"])
         with bar:
             while step < self.total and not done:
                 rate = self.options.learning_rate(step, self.total)
@@ -228,7 +228,7 @@ class Loop:
                     self.pending.clear()
                     if self.chief:
                         log.add(row)
-                    bar.update(step, row["loss"])
+                    bar.update(step, row)
                 else:
                     bar.update(step)
                 if self.chief and self._falls(self.options.validate_epochs, step):

@@ -45,11 +45,13 @@ class Objective(Recorded, nn.Module):
         program: the module with `model` (and `guide`).
         steps: optimiser steps this player takes a turn.
         lr_factor: factor on the learning rate of `fit` for this player.
+        betas: of its Adam, decay rates of the averages of the gradient and of its square.
         unit: of the loss.
     """
 
     steps: int = 1
     lr_factor: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.999)
     unit: str = "nats"
 
     def __init__(self, program: nn.Module) -> None:
@@ -83,7 +85,21 @@ class Objective(Recorded, nn.Module):
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
 
-class ELBO(Objective):
+class _Bound(Objective):
+    """A bound on log p(x), which a program that observes nothing has none of."""
+
+    def prepare(self, *batch: Tensor) -> Structure:
+        found = super().prepare(*batch)
+        if not (found.observed or found.factors):
+            name = type(self.program).__name__
+            raise ValueError(
+                f"{name} is implicit, it has no observed site: there is no density that "
+                f"{type(self).__name__} could bound; leave its own objectives in place"
+            )
+        return found
+
+
+class ELBO(_Bound):
     """The negative evidence lower bound, per example.
 
     loss = E_q[-log p(x|z)] + kl_weight * KL(q(z|x) || p(z)), terms `reconstruction` and `kl`
@@ -208,7 +224,7 @@ class ELBO(Objective):
         return _by_pyro(elbo, self.program, batch)
 
 
-class PyroObjective(Objective):
+class PyroObjective(_Bound):
     """Any of Pyro's ELBO objects as an objective, per example, with one term `negative_elbo`.
 
     Args:
@@ -230,7 +246,7 @@ class PyroObjective(Objective):
         return _by_pyro(self.elbo, self.program, batch)
 
 
-class ImportanceWeightedELBO(Objective):
+class ImportanceWeightedELBO(_Bound):
     """The importance-weighted bound, per example (Burda, Grosse and Salakhutdinov 2016, eq. 8).
 
     loss = -E log (1/K) sum_k p(x, z_k) / q(z_k | x), z_k ~ q(z | x); one term,

@@ -59,7 +59,9 @@ figcaption { margin-top: .5rem; }
   gap: 1.5rem; align-items: start; }
 .pair img { width: 100%; }
 .many { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .75rem; }
-.many figcaption { margin-top: .2rem; text-align: center; }
+.several { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+.several img { width: 100%; }
+.many figcaption, .several figcaption { margin-top: .2rem; text-align: center; }
 .side { display: flex; flex-wrap: wrap; gap: 1.5rem 3rem; align-items: flex-start; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .4rem; }

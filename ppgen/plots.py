@@ -24,11 +24,13 @@ from .charts import (
     square,
     warped_net,
 )
+from .data import Split
 from .sites import device_of
 
 TILE = 40  # pixels: smaller images are enlarged
 GUTTER = 224  # the grey between images
 GAP = 8  # pixels between groups of rows
+PIECE = 5000  # examples that are looked through at once
 
 
 # Pixels
@@ -180,6 +182,24 @@ def samples(x: Tensor, reference: Tensor | None = None) -> bytes | None:
     if x.ndim == 2 and x.shape[1] > 0:
         return histograms(x, reference)
     return None
+
+
+def nearest(x: Tensor, split: Split, count: int) -> Tensor:
+    """The examples of a split nearest to each of x (n, *shape), (count, n, *shape), nearest first.
+
+    By Euclidean distance; the split is read in pieces.
+    """
+    x = x.to(split.device)
+    best = x.new_full((len(x), 0), 0.0)
+    found = x.new_empty((len(x), 0, *x.shape[1:]))
+    for start in range(0, len(split), PIECE):
+        piece = split.batch(slice(start, start + PIECE))[0]
+        distances = torch.cdist(x.flatten(1), piece.flatten(1))  # (n, piece)
+        near, place = distances.topk(min(count, len(piece)), dim=1, largest=False)
+        best, found = torch.cat([best, near], 1), torch.cat([found, piece[place]], 1)
+        best, order = best.topk(min(count, best.shape[1]), dim=1, largest=False)
+        found = torch.stack([rows[kept] for rows, kept in zip(found, order, strict=True)])
+    return found.transpose(0, 1).cpu()
 
 
 def reconstructions(originals: Tensor, means: Tensor) -> bytes:

@@ -71,6 +71,9 @@ class Program(Recorded, PyroModule):
         """What `fit` minimises: one objective a player, stepped in this order."""
         return {"elbo": ELBO(self, **self.objective_defaults)}
 
+    def initialise(self, *batch: Any, **options: Any) -> None:
+        """Start parameters from data: `fit` calls it once, on a batch of training examples."""
+
     def likelihoods(self) -> list[Method]:
         """Ways of its own to the log-likelihood, the first of them the main one.
 
@@ -197,7 +200,7 @@ def require_normalised(program: nn.Module, factors: tuple[str, ...]) -> None:
     if density == "implicit":
         raise ValueError(
             f"{name} is implicit: it draws samples but has no density, so there is no likelihood; "
-            "judge its samples instead"
+            "judge its samples instead (ppgen evaluate RUN --metrics fid,precision_recall)"
         )
     if factors or density == "unnormalized":
         raise ValueError(

@@ -1,9 +1,18 @@
 """What a person sees while a model trains, or while anything else takes long."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 PATIENCE = 2.0  # seconds without a bar
+
+
+def losses(row: Mapping[str, Any]) -> str:
+    """The loss in a row of metrics; of several players, whose sum says nothing, each one's."""
+    players = [key for key in row if key.endswith("/loss")]
+    if not players:
+        return f"{row['loss']:.2f}"
+    return ", ".join(f"{key.removesuffix('/loss')} {row[key]:.2f}" for key in players)
 
 
 class Bar:
@@ -42,15 +51,15 @@ class Bar:
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
-    def update(self, step: int, loss: float | None = None) -> None:
+    def update(self, step: int, row: Mapping[str, Any] | None = None) -> None:
         now = time.monotonic()
-        if not self.shown or (loss is None and now < self.next):
+        if not self.shown or (row is None and now < self.next):
             return
         self.next = now + 0.25
-        if loss is None:
+        if row is None:
             self.progress.update(self.task, completed=step)
         else:
-            self.progress.update(self.task, completed=step, loss=f"{loss:.2f}")
+            self.progress.update(self.task, completed=step, loss=losses(row))
 
     def report(self, rows: list[dict[str, Any]]) -> None:
         """Print the newest figures, in at most twenty lines a run."""
@@ -63,8 +72,8 @@ class Bar:
         hidden = ("step", "epoch", "seconds", "split", "lr", "loss")
         terms = [f"{k} {v:.2f}" for k, v in row.items() if k not in hidden and "/" not in k]
         self.progress.console.print(
-            f"epoch {row['epoch']:.4g}: train {train['loss']:.2f}, validation {row['loss']:.2f} "
-            f"({', '.join(terms)})",
+            f"epoch {row['epoch']:.4g}: train {losses(train)}, validation {losses(row)} "
+            + (f"({', '.join(terms)})" if terms else ""),
             style="dim",
             highlight=False,
             soft_wrap=True,

@@ -11,7 +11,15 @@ from jsonargparse import Namespace
 
 from .arguments import Parser
 from .command_parts import new_file, opened, parsed, parser, say
-from .sample_pictures import FILMED, Film, check_images, sheet, task
+from .sample_pictures import (
+    FILMED,
+    Film,
+    check_images,
+    condition_from,
+    condition_sheet,
+    sheet,
+    task,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +35,7 @@ PASSED = {
     "resample": "resample",
     "callback": "trajectory",
 }
-DRAWS, VARIANTS = 100, 8  # by default, and of one image
+DRAWS, VARIANTS, HELD_OUT = 100, 8, 30  # by default, of one image, of held-out conditions
 
 
 def sample(argv: list[str]) -> None:
@@ -57,7 +65,8 @@ def sample(argv: list[str]) -> None:
     if out.suffix == ".png" and len(shape) not in (1, 2, 3):
         raise ValueError(f"examples of shape {shape} have no picture: write a .npz file")
     device = find_device(options.device)
-    labels = labels_of(program, options.y, options.n)
+    conditions, name = conditions_of(run, options)
+    n = len(conditions[0]) if conditions else options.n or _usual(options)
     painted = None
     if options.inpaint is not None:
         painted = task(options.inpaint, options.mask, shape, run.info["data"]["levels"])
@@ -69,13 +78,15 @@ def sample(argv: list[str]) -> None:
         given["callback"] = film
     program.to(device)
     with seeded(options.seed, device):
-        place = [label.to(device) for label in labels]
-        x = draw(program, options.n, *place, shape=shape, mean=not options.draw, **given).cpu()
+        place = [condition.to(device) for condition in conditions]
+        x = draw(program, n, *place, shape=shape, mean=not options.draw, **given).cpu()
     if out.suffix == ".npz":
-        write_atomically(out, _arrays(x, labels))
+        write_atomically(out, _arrays(x, conditions))
+    elif conditions and conditions[0].ndim > 1:
+        write_atomically(out, condition_sheet(x, conditions[0], name))
     else:
         write_atomically(out, sheet(x, painted))
-    say(f"{options.n} samples written to {out}")
+    say(f"{n} sample{'s' * (n > 1)} written to {out}")
     if film is not None and film_out is not None:
         write_atomically(film_out, film.gif())
         say(f"trajectory: {film_out}")
@@ -90,7 +101,11 @@ def _parser() -> Parser:
     )
     found.add_argument("run", type=str, help="the run directory")
     found.add_argument(
-        "--n", type=int | None, default=None, help=f"how many; {DRAWS}, or {VARIANTS} of --inpaint"
+        "--n",
+        type=int | None,
+        default=None,
+        help=f"how many; {DRAWS}, {VARIANTS} of --inpaint, 1 of --input, or {HELD_OUT} of what a "
+        "model is given from its own data",
     )
     found.add_argument("--out", type=str, help="a .png or .npz file", required=True)
     found.add_argument(
@@ -98,6 +113,15 @@ def _parser() -> Parser:
         type=int | None,
         default=None,
         help="the class, for a conditional model; all in turn if not given",
+    )
+    found.add_argument(
+        "--input",
+        type=str | None,
+        default=None,
+        help="the image to draw for, of a model that is conditional on one, such as a sketch in "
+        "black on white for Pix2Pix: cut and resized to the model's size, and made grey if it "
+        "takes grey. A single draw is written as it is, more stand after the image. Without it the "
+        "first held-out ones of the run's data are taken",
     )
     found.add_argument(
         "--draw", action="store_true", help="draws of x instead of the decoder's means"
@@ -192,9 +216,12 @@ def _checked(options: Namespace) -> tuple[Path, Path | None]:
         math.isfinite(options.guidance) and options.guidance >= 0
     ):
         raise ValueError(f"--guidance must be finite and 0 or more; got {options.guidance}")
-    if options.n is None:
-        options.n = DRAWS if options.inpaint is None else VARIANTS
     return out, film
+
+
+def _usual(options: Namespace) -> int:
+    """How many are drawn where --n does not say."""
+    return DRAWS if options.inpaint is None else VARIANTS
 
 
 # What a program takes --------------------------------------------------------------------------
@@ -229,6 +256,43 @@ def _check_taken(program: Any, given: dict[str, Any]) -> None:
             )
 
 
+def conditions_of(run: Any, options: Namespace) -> "tuple[tuple[Tensor, ...], str | None]":
+    """What to condition on, and the name of held-out images among it.
+
+    Raises:
+        ValueError: options for what the model does not take, or data that are not at hand.
+    """
+    from .loading import data_of
+
+    program = run.program
+    wanted = getattr(program, "condition_shape", None)
+    labels = labels_of(program, options.y, options.n or _usual(options))
+    if wanted is None:
+        if options.input is not None:
+            raise ValueError(
+                f"--input is for models conditional on an image, such as Pix2Pix; this run's "
+                f"{type(program).__name__} takes none"
+            )
+        return labels, None
+    if options.input is not None:
+        condition = condition_from(options.input, tuple(wanted))
+        return (condition.expand(options.n or 1, -1, -1, -1).clone(),), None
+    try:
+        data = data_of(run.config)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the run's data are not at hand, so --input is needed: {error}") from None
+    if data is None:
+        raise ValueError(
+            f"this {type(program).__name__} draws for an image, and the run's data were given as "
+            "tensors: name one with --input"
+        )
+    held = len(data.test)
+    if options.n is not None and options.n > held:
+        raise ValueError(f"--n is {options.n}, and the run's data have {held} test examples")
+    condition = data.test.batch(slice(0, options.n or HELD_OUT))[1]
+    return (condition,), data.condition_names[0]
+
+
 def labels_of(program: Any, y: int | None, n: int) -> "tuple[Tensor, ...]":
     """The labels to condition on: the one asked for, or all classes in turn."""
     import torch
@@ -245,10 +309,12 @@ def labels_of(program: Any, y: int | None, n: int) -> "tuple[Tensor, ...]":
     return (torch.full((n,), y),)
 
 
-def _arrays(x: "Tensor", labels: "tuple[Tensor, ...]") -> bytes:
+def _arrays(x: "Tensor", conditions: "tuple[Tensor, ...]") -> bytes:
     import numpy as np
 
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {"x": x.numpy()} | ({"y": labels[0].numpy()} if labels else {})
+    arrays: dict[str, Any] = {"x": x.numpy()}
+    for condition in conditions:
+        arrays["y" if condition.ndim == 1 else "condition"] = condition.numpy()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

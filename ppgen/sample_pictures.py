@@ -66,6 +66,51 @@ def task(
     return (level / (levels - 1)).float().reshape(shape), kept
 
 
+def condition_from(path: str, shape: tuple[int, ...]) -> "Tensor":
+    """A picture from a file as the condition of a model: float32 of this shape, in [0, 1].
+
+    The largest part of the model's proportions is cut from its middle and resized, as data are;
+    it becomes grey where the shape has one channel.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no picture, or a model whose conditions are neither grey nor in colour.
+    """
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps
+
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(
+            f"--input is for grey or colour images; the run's conditions have shape {shape}"
+        )
+    pixels = _pixels(path, grey=shape[0] == 1).permute(1, 2, 0).numpy()  # (H, W, C)
+    image = Image.fromarray(pixels[..., 0] if shape[0] == 1 else pixels)
+    image = ImageOps.fit(image, (shape[2], shape[1]), Image.Resampling.BILINEAR)
+    found = torch.from_numpy(np.array(image)).reshape(shape[1], shape[2], shape[0])
+    return found.permute(2, 0, 1).float() / 255
+
+
+def condition_sheet(x: "Tensor", condition: "Tensor", name: str | None) -> bytes:
+    """Draws with what they were drawn for.
+
+    Args:
+        x: (n, C, H, W).
+        condition: (n, C', H, W), in rows above those of x if they have a name; without one all
+            are the same, and it comes first, or not at all where there is a single draw.
+    """
+    import torch
+
+    from . import plots
+    from .pair_pictures import in_colour, pair_rows
+
+    if name is not None:
+        return pair_rows({name: condition, "drawn": x})
+    if len(x) == 1:
+        return plots.image_grid(x, pad=0, scale=1)
+    return plots.image_grid(torch.cat([in_colour(condition[:1]), in_colour(x)]), columns=10)
+
+
 def _pixels(path: str, grey: bool) -> "Tensor":
     """The pixels of a picture, uint8 (1 or 3, H, W); what is transparent becomes white."""
     import numpy as np

@@ -76,12 +76,17 @@ def device_of(program: nn.Module) -> torch.device:
 
 
 def sample_sites(trace: poutine.Trace) -> dict[str, dict]:
-    """The random sites of a trace by name, in the order they ran, plate indices left out."""
+    """The random sites of a trace by name, in the order they ran.
+
+    Plate indices are left out, and what `pyro.deterministic` names, which has no density.
+    """
     nodes: dict[str, Any] = trace.nodes
     return {
         name: site
         for name, site in nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
+        if site["type"] == "sample"
+        and not site_is_subsample(site)
+        and not site["infer"].get("_deterministic")
     }
 
 
@@ -211,6 +216,8 @@ def prepare(program: nn.Module, batch: Batch, *, check: bool = True) -> Structur
 def _prepare(program: nn.Module, batch: Batch, args: Batch) -> Structure:
     found = structure(program, batch)
     sampled = [name for name in found.latent if name not in found.enumerated]
+    if not (found.observed or found.factors):
+        sampled = []  # nothing is known of the latents: there is nothing to infer
     if sampled and getattr(program, "guide", None) is None:
         local = [name for name in sampled if name in found.local]
         if local:

@@ -12,14 +12,16 @@ from torch import nn
 
 from .compile import Mode
 from .data import Dataset
-from .loading import check_fit, data_info
+from .loading import FILLED, check_fit, data_info
 from .loop import Rows, train
 from .objective import Objective, PyroObjective, default_objectives
 from .options import Options, own_defaults
 from .processes import find_device, is_child, launch, strategy
+from .program import Program
 from .recorded import describe, plain
 from .run import FORMAT, RESUMABLE, Run, check_claim, read_yaml
 from .seeding import seeded
+from .sites import accepted
 
 
 def fit(
@@ -131,8 +133,13 @@ def fit(
     check_fit(program, dataset)
     objectives = _objectives(program, objective)
     with seeded(seed):
+        first = torch.randperm(len(dataset.train))[:batch_size]
+        batch = dataset.train.batch(first)
         for player in objectives.values():
-            player.prepare(*dataset.train.batch(slice(0, min(batch_size, len(dataset.train)))))
+            player.prepare(*batch)
+        if not resume and isinstance(program, Program):
+            with torch.no_grad():
+                program.initialise(*accepted(program, batch))
     path = None if out is None else Path(out)
     if path is not None and not is_child():
         check_claim(path, resume=resume, overwrite=overwrite)
@@ -152,7 +159,9 @@ def fit(
     }
     if resume and path is not None:
         _check_same(path, config)
+    unit = ", ".join(dict.fromkeys(player.unit for player in objectives.values()))
     info = {"format": FORMAT, "ppgen": _version(), **_machine(), "data": data_info(dataset)}
+    info["unit"] = unit  # of the losses
     run = Run(program, dataset, config, info, [], path)
 
     from lightning.fabric import Fabric  # takes seconds to import, so only training does
@@ -199,7 +208,7 @@ def _objectives(program: nn.Module, given: Objective | PyroELBO | None) -> dict[
 def _described_model(program: nn.Module) -> dict[str, Any]:
     found = describe(program)
     if found["init_args"] is not None:
-        filled = ("shape", "levels", "num_classes", "data_size")
+        filled = FILLED
         found["init_args"] = {k: v for k, v in found["init_args"].items() if k not in filled}
     return found
 
