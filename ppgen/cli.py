@@ -11,8 +11,8 @@ from .names import near
 
 COMMANDS = {
     "train": "train a model on a data set; writes a run directory",
-    "evaluate": "test likelihood of a run, with the kind of number it is",
-    "compare": "likelihoods of runs side by side, ranked where that means something",
+    "evaluate": "test likelihood of a run, with its kind, and scores of its samples",
+    "compare": "likelihoods and scores of runs side by side, ranked where that means something",
     "sample": "draw from a run, to a picture or a .npz file",
     "report": "write a run's report.html, one self-contained page",
     "models": "list the models, or show one with its options",
@@ -64,6 +64,8 @@ def _main(argv: list[str]) -> int:
         from . import graph_commands as commands
     elif name == "sample":
         from . import sample_command as commands  # type: ignore[no-redef]
+    elif name == "evaluate":
+        from . import evaluate_command as commands  # type: ignore[no-redef]
     elif name == "compare":
         from . import compare_command as commands  # type: ignore[no-redef]
     else:

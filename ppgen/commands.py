@@ -9,7 +9,7 @@ from jsonargparse import Namespace, set_parsing_settings
 from rich.table import Table
 
 from .arguments import Parser, add_class, flags, model_class, objective_class, saved, without
-from .command_parts import add_evaluation_options, new_file, opened, parsed, say
+from .command_parts import new_file, opened, parsed, say
 from .command_parts import parser as new_parser
 from .run import RESUMABLE
 
@@ -125,9 +125,9 @@ def _train(
 
     from .data import load_data
     from .loading import build, data_info
-    from .objective import Objective, default_objectives
     from .options import Options, own_defaults
     from .processes import is_child
+    from .progress import losses
     from .run import check_claim
     from .training import fit
 
@@ -162,14 +162,8 @@ def _train(
     )
     last = next((row for row in reversed(run.metrics) if row["split"] == "validation"), None)
     if last is not None:
-        units = {
-            o.unit
-            for o in ([chosen] if chosen else default_objectives(program).values())
-            if isinstance(o, Objective)
-        } or {"nats"}
         say(
-            f"validation: {last['loss']:.2f} {', '.join(sorted(units))} an example after "
-            f"{last['step']} steps"
+            f"validation: {losses(last)} {run.info['unit']} an example after {last['step']} steps"
         )
     more = f" --model {stranger}" if stranger else ""
     say(f"run: {out}; next: ppgen evaluate {out}{more}")
@@ -186,71 +180,7 @@ def _objective(program: Any, cls: type, options: Namespace) -> Any:
     return chosen
 
 
-# evaluate, report ---------------------------------------------------------------------
-
-
-def evaluate(argv: list[str]) -> None:
-    parser = new_parser(
-        "evaluate", "Test likelihood of a run, with its kind: exact, bound or estimate."
-    )
-    parser.add_argument("run", type=str, help="the run directory")
-    add_evaluation_options(parser)
-    parser.add_argument(
-        "--data", type=str | None, default=None, help="another source than the run's"
-    )
-    parser.add_argument(
-        "--model", type=str | None, default=None, help="class of a model not ppgen's own"
-    )
-    options = parsed(parser, argv)
-    if options is None:
-        return
-    from .data import load_data
-    from .evaluation import evaluate as run_evaluation
-
-    run = opened(options, with_data=options.data is None)
-    dataset = None
-    if options.data is not None:
-        kept = {"binarize": run.config["binarize"], "size": run.config["size"]}
-        dataset = load_data(options.data, seed=run.config["split_seed"], **kept)
-    found = run_evaluation(
-        run,
-        dataset,
-        particles=options.particles,
-        limit=options.limit,
-        others=options.others,
-        split=options.split,
-        device=options.device,
-        seed=options.seed,
-        progress=True,
-    )
-    say(_table(found, f"{type(run.program).__name__} on {(dataset or run.dataset).name}"))
-    if found.reason:
-        say(found.reason)
-    if dataset is None:
-        say(f"written to {run.path / 'evaluation.json'}")
-
-
-def _table(found: Any, name: str) -> Table:
-    """An evaluation, each number with the kind that it is."""
-    table = Table(title=f"{name}, {found.split} data", show_header=False)
-    main, elbo = found.log_likelihood, found.elbo or {}
-    for likelihood in (main, *found.others) if main else ():
-        value = f"{likelihood.value:.2f} +- {likelihood.stderr:.2f}"
-        title = "log-likelihood" if likelihood is main else "by another method"
-        table.add_row(title, f"{value} nats", f"{likelihood.kind}: {likelihood.how}")
-        per = f"of {likelihood.measure}, {likelihood.examples:,} examples"
-        bits = found.bits_per_dim if likelihood is main else None
-        table.add_row("", "" if bits is None else f"{bits:.4f} bits/dim", per)
-    for title, value in elbo.items():
-        if title == "value" and main and main.kind != "exact" and value == main.value:
-            table.add_row("ELBO", "the same", "minus the sum of")
-        elif title == "value":
-            error = f" +- {elbo['stderr']:.2f}" if "stderr" in elbo else ""
-            kind = "exact" if main and main.kind == "exact" else "bound"
-            table.add_row("ELBO", f"{value:.2f}{error} nats", kind)
-        elif title != "stderr":
-            table.add_row(f"  {title}", f"{value:.2f} nats", "")
-    return table
+# report -----------------------------------------------------------------------------------------
 
 
 def report(argv: list[str]) -> None:
@@ -323,10 +253,10 @@ def data(argv: list[str]) -> None:
     dataset = load_data(options.source, binarize=options.binarize, size=options.size)
     say(repr(dataset))
     if out is not None:
-        from . import plots
+        from .pair_pictures import preview
         from .run import write_atomically
 
-        picture = plots.samples(dataset.train.batch(slice(0, 100))[0])
+        picture = preview(dataset)
         if picture is None:
             raise ValueError(f"examples of shape {dataset.shape} have no picture")
         write_atomically(out, picture)

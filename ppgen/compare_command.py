@@ -1,10 +1,11 @@
-"""`ppgen compare`: log-likelihoods of several runs side by side."""
+"""`ppgen compare`: log-likelihoods and scores of several runs side by side."""
 
 from pathlib import Path
 from typing import Literal
 
 from .arguments import Parser, model_class
 from .command_parts import add_evaluation_options, new_file, parsed, parser, say
+from .evaluate_command import add_score_options, score_options
 
 
 def compare(argv: list[str]) -> None:
@@ -21,6 +22,7 @@ def compare(argv: list[str]) -> None:
     _ends(table, "--csv", ".csv")
     if options.samples < 1:
         raise ValueError(f"--samples must be 1 or more; got {options.samples}")
+    scoring = score_options(options, "score_samples")
 
     from .comparison import compare as compared
     from .run import write_atomically
@@ -36,6 +38,7 @@ def compare(argv: list[str]) -> None:
         device=options.device,
         seed=options.seed,
         progress=True,
+        **scoring,
     )
     say(found)
     if table is not None:
@@ -57,9 +60,9 @@ def _ends(path: Path | None, option: str, suffix: str) -> None:
 def _parser() -> Parser:
     found = parser(
         "compare",
-        "Log-likelihoods of runs side by side, each with its kind: = exact, >= bound, ~ estimate. "
-        "Ranked only where they are numbers of one thing: the same data, levels, split, examples "
-        "and measure.",
+        "Log-likelihoods of runs side by side, each with its kind: = exact, >= bound, ~ estimate; "
+        "and scores of their samples. Ranked only where they are numbers of one thing: the same "
+        "data, levels, split, examples and measure, or the same data and extractor.",
     )
     found.add_argument("runs", type=str, nargs="*", metavar="RUN", help="run directories")
     found.add_argument(
@@ -70,6 +73,7 @@ def _parser() -> Parser:
         "of them, or none; the options from here to --seed concern these",
     )
     add_evaluation_options(found)
+    add_score_options(found, "score_samples")
     found.add_argument("--csv", type=str | None, default=None, help="also write the table, a .csv")
     found.add_argument(
         "--out", type=str | None, default=None, help="also draw a picture, with samples, a .png"

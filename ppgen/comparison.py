@@ -1,4 +1,4 @@
-"""Likelihoods of several runs side by side, ranked only where they are numbers of one thing."""
+"""Likelihoods and scores of runs side by side, ranked only where they are of one thing."""
 
 import dataclasses
 import hashlib
@@ -15,16 +15,17 @@ from torch import nn
 
 from . import evaluation
 from .comparison_records import Group, Row, Space, cautions, grouped, listed, reasons_apart
+from .comparison_scores import chosen, lacking, placed, score_notes, wanted_terms
 from .comparison_text import LEGEND, csv_of, table_of
 from .data import Dataset
-from .likelihood import Likelihood
+from .evaluation_record import NOT_ASKED, Evaluation, stored_evaluation
 from .loading import open_run, template
 from .names import one_of
-from .run import Run, check_format, read_json, read_yaml
+from .run import Run, check_format, read_yaml
+from .sample_scores import NUMBERS, Score, check_metrics
 from .sites import accepted
 
 Evaluate = Literal["missing", "all", "never"]
-_TYPES: dict[Any, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,)}
 
 
 @dataclass(frozen=True)
@@ -95,14 +96,22 @@ def compare(
     device: str = "cpu",
     seed: int = 0,
     progress: bool = False,
+    metrics: Sequence[str] = (),
+    samples: int | None = None,
+    features: str | nn.Module | None = None,
+    means: bool = False,
 ) -> Comparison:
-    """Compare the log-likelihoods of runs by their evaluations; runs without one get one.
+    """Compare runs by the log-likelihoods and scores of their evaluations; those without get one.
 
     Ranks are given within one data space and one measure only, see `Space`: bits/dim of unlike
     data, or densities and probabilities, say nothing about each other. A difference within two
     standard errors is a tie; these are of the difference of two means taken as independent, so a
     paired comparison of the same examples could tell finer ones. A run is ranked by its main
     number, the first of its methods.
+
+    Scores of samples have places of their own, among runs of the same data by the same extractor,
+    of as many samples, means or draws alike; others are shown without one, with the reason. They
+    are what the evaluations hold; `metrics` computes what is missing.
 
     Args:
         runs: runs, or their directories.
@@ -117,11 +126,17 @@ def compare(
         device: where to compute.
         seed: of the draws.
         progress: show progress bars.
+        metrics: scores that every run is to have, see `ppgen.evaluate`, and no others are shown;
+            none shows what the evaluations hold.
+        samples: of the scores, see `ppgen.evaluate`; so are the next two.
+        features: of the scores.
+        means: of the scores.
 
     Raises:
         ValueError: no run, a run twice, a directory that is none, a damaged evaluation.json.
     """
     one_of("evaluate", evaluate, get_args(Evaluate))
+    metrics = check_metrics(metrics) if metrics else ()
     if isinstance(runs, (str, Path, Run)) or not runs:
         raise ValueError("nothing to compare: give a list of one run or more")
     names = _names(runs)
@@ -131,35 +146,56 @@ def compare(
     }
     opened: dict[str, Run] = {}
     for name, run in zip(names, runs, strict=True):  # all of them before any takes long
-        wanted = stored[name] is None and evaluate != "never"
+        wanted = evaluate != "never" and (_unknown(stored[name]) or bool(metrics))
         opened[name] = run if isinstance(run, Run) else _opened(Path(run), models, wanted)
         if wanted and opened[name].dataset is None:
+            missing = "evaluation" if _unknown(stored[name]) else "means to be scored"
             raise ValueError(
-                f"{name} has no evaluation and its data are not at hand, as tensors never are: "
+                f"{name} has no {missing} and its data are not at hand, as tensors never are: "
                 "ppgen.evaluate(run) where they are, or compare without (evaluate never)"
             )
     options: dict[str, Any] = {"particles": particles, "limit": limit, "others": others}
     options |= {"split": split, "device": device, "seed": seed}
-    entries = []
+    scoring = {"samples": samples, "features": features, "means": means}
+    done: dict[str, Evaluation | None] = {}
+    scores: dict[str, tuple[Score, ...]] = {}
     for name, run in opened.items():
-        found = stored[name]
-        if found is None and evaluate != "never":
-            if progress:
-                Console(stderr=True).print(f"evaluating {name}", markup=False, highlight=False)
-            try:
-                found = evaluation.evaluate(run, progress=progress, **options).to_dict()
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-        entries.append(_rows(name, run, found))
+        found, terms = stored[name], None
+        asked: dict[str, Any] = {"likelihood": _unknown(found)}
+        try:
+            if metrics and evaluate != "never":
+                terms = wanted_terms(run, scoring, split, device, progress)
+                lacks = metrics if evaluate == "all" else lacking(found, metrics, terms)
+                asked |= {"metrics": lacks, **scoring} if lacks else {}
+            if evaluate != "never" and (asked["likelihood"] or asked.get("metrics")):
+                if progress:
+                    Console(stderr=True).print(f"evaluating {name}", markup=False, highlight=False)
+                found = evaluation.evaluate(run, progress=progress, **options, **asked)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        done[name], scores[name] = found, () if found is None else found.scores
+        if metrics:
+            numbers = [number for metric in metrics for number in NUMBERS[metric]]
+            scores[name] = tuple(
+                s for s in scores[name]
+                if s.metric in numbers and (terms is None or s.terms == terms)
+            )  # fmt: skip
+    shown = chosen(scores)
+    entries = placed([_rows(name, run, done[name], shown[name]) for name, run in opened.items()])
     groups = grouped(entries)
-    notes = [LEGEND, *cautions(groups), *reasons_apart(groups)]
-    kept = [name for name, found in stored.items() if found is not None]
+    notes = [LEGEND, *cautions(groups), *reasons_apart(groups), *score_notes(entries)]
+    kept = [name for name, found in stored.items() if not _unknown(found)]
     if kept and (particles, limit, split) != (None, None, "test"):
         notes.append(
             f"Read from evaluation.json, whatever particles, limit and split say: {listed(kept)}; "
             "evaluate=all (--evaluate all) evaluates anew."
         )
     return Comparison(tuple(groups), tuple(notes), opened)
+
+
+def _unknown(found: Evaluation | None) -> bool:
+    """Whether a likelihood is still to be computed; some programs have none."""
+    return found is None or found.reason == NOT_ASKED
 
 
 # Reading --------------------------------------------------------------------------------------
@@ -196,52 +232,21 @@ def _opened(path: Path, models: Sequence[type[nn.Module]], with_data: bool) -> R
     return open_run(path, fits[0] if fits else None, with_data=with_data)
 
 
-def _stored(name: str, run: Run | str | Path) -> dict[str, Any] | None:
-    """The evaluation in a run's directory, its likelihoods read; None where there is none."""
+def _stored(name: str, run: Run | str | Path) -> Evaluation | None:
+    """The evaluation in a run's directory; None where there is none of its last step."""
     path = run.path if isinstance(run, Run) else Path(run)
     if path is None:
         return None
     check_format(path)
-    if not (path / "evaluation.json").exists():
-        return None
     try:
-        found = read_json(path / "evaluation.json")
-        if "step" in found and found["step"] != read_json(path / "run.json").get("steps"):
-            return None  # it was trained on since
-        if found["split"] not in ("test", "validation"):
-            raise ValueError(f"split {found['split']!r}")
-        _likelihoods(found)
-    except (ValueError, TypeError, KeyError) as error:
-        why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        return stored_evaluation(path)
+    except ValueError as error:
         raise ValueError(
-            f"{path / 'evaluation.json'} is damaged ({why}): evaluate again, with "
-            f"`ppgen evaluate {name}` or --evaluate all"
+            f"{error}: evaluate again, with `ppgen evaluate {name}` or --evaluate all"
         ) from None
-    return found
 
 
-def _likelihoods(found: dict[str, Any]) -> list[Likelihood]:
-    """The main likelihood of an evaluation and those by further methods; [] where there is none."""
-    main = found["log_likelihood_nats"]
-    return [] if main is None else [_likelihood(one) for one in (main, *found.get("others", ()))]
-
-
-def _likelihood(content: dict[str, Any]) -> Likelihood:
-    if not isinstance(content, dict):
-        raise TypeError("a likelihood that is no JSON object")
-    given = {}
-    for each in dataclasses.fields(Likelihood):
-        value = content.get(each.name, each.default)
-        if value is dataclasses.MISSING:
-            raise KeyError(each.name)
-        choices = get_args(each.type)
-        if value not in choices if choices else type(value) not in _TYPES[each.type]:
-            raise ValueError(f"{each.name} {value!r}")
-        given[each.name] = value
-    return Likelihood(**given)
-
-
-def _rows(name: str, run: Run, found: dict[str, Any] | None) -> list[Row]:
+def _rows(name: str, run: Run, found: Evaluation | None, scores: tuple[Score, ...]) -> list[Row]:
     """The rows of a run, without ranks: its main number, then its further methods."""
     space = _space(run, found, name)
     row = Row(
@@ -252,10 +257,10 @@ def _rows(name: str, run: Run, found: dict[str, Any] | None) -> list[Row]:
         main=True,
         seconds=run.info.get("training_seconds"),
         parameters=sum(p.numel() for p in run.program.parameters()),
-        reason="not evaluated" if found is None else found.get("reason"),
+        reason="not evaluated" if found is None else found.reason,
+        scores=scores,
     )
-    likelihoods = [] if found is None else _likelihoods(found)
-    if not likelihoods:
+    if found is None or found.log_likelihood is None:
         return [dataclasses.replace(row, reason=row.reason or "no likelihood")]
     return [
         dataclasses.replace(
@@ -263,12 +268,13 @@ def _rows(name: str, run: Run, found: dict[str, Any] | None) -> list[Row]:
             space=dataclasses.replace(space, measure=one.measure, examples=one.examples),
             likelihood=one,
             main=k == 0,
+            scores=scores if k == 0 else (),
         )
-        for k, one in enumerate(likelihoods)
+        for k, one in enumerate((found.log_likelihood, *found.others))
     ]
 
 
-def _space(run: Run, found: dict[str, Any] | None, name: str) -> Space:
+def _space(run: Run, found: Evaluation | None, name: str) -> Space:
     data, config, program = run.info["data"], run.config, run.program
     source = config.get("data")
     if source is None:  # tensors: the same where they are at hand and equal
@@ -287,7 +293,7 @@ def _space(run: Run, found: dict[str, Any] | None, name: str) -> Space:
         binarize="drawn" if binarize in ("static", "dynamic") else str(binarize),
         labels=bool(labels),
         measure=None,
-        split="" if found is None else found["split"],
+        split="" if found is None else found.split,
         split_seed=int(config.get("split_seed", 0)),
         examples=None,
     )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .charts import COLOURS, FAINT, GREY, INK, drawn, legible, new_figure, plain_text
+from .comparison_panel import COLUMN, columns_of, score_panel
 from .comparison_records import Group, Row
 from .comparison_text import with_error
 from .plots import image_grid, is_picture
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 # Inches.
 NAMES, VALUES, TILE, MARGIN = 1.9, 3.6, 0.46, 0.15
 ROW, HEAD, AXIS, FOOT, NOTE = 0.66, 0.62, 0.52, 0.36, 0.2
+GAP = 0.55  # before the scores
 LINE = 24  # characters of a name that fit beside the values
 DIM = "#6b7078"
 _SIGNS = {"exact": ("=", "="), "bound": ("≥", "≤"), "estimate": ("≈", "≈")}  # nats, bits/dim
@@ -65,14 +67,22 @@ def draw_comparison(
     models = dict.fromkeys(row.model for row in comparison.rows)
     colours = {model: COLOURS[k % len(COLOURS)] for k, model in enumerate(models)}
     heights = [HEAD + ROW * len(_shown(group)) + AXIS for group in comparison.groups]
-    width = MARGIN + NAMES + VALUES + MARGIN + (samples * TILE + MARGIN if strips else 0)
+    columns = columns_of(comparison.groups)
+    scores = GAP + COLUMN * len(columns) + MARGIN if columns else 0.0
+    left = MARGIN + NAMES + VALUES + MARGIN + scores
+    width = left + (samples * TILE + MARGIN if strips else 0)
     height = sum(heights) + FOOT + (NOTE if len(heights) > 1 else 0)
-    figure, grid = new_figure(width, height, len(heights), 2)
+    figure, grid = new_figure(width, height, len(heights), 3)
     figure.set_layout_engine("none")
     top = height
     for k, (group, high) in enumerate(zip(comparison.groups, heights, strict=True)):
-        _panel(figure, grid[2 * k], group, top, names, colours)
-        _strips(figure, grid[2 * k + 1], group, top, strips, samples)
+        panel, table, strip = grid[3 * k : 3 * k + 3]
+        _panel(figure, panel, group, top, names, colours)
+        rows = _shown(group)
+        long = ROW * len(rows)
+        box = (left - scores + GAP, top - HEAD - long, max(scores - GAP - MARGIN, 0.01), long)
+        score_panel(figure, table, rows, columns, box, ROW)
+        _strips(figure, strip, group, top, left, strips, samples)
         top -= high
     likelihoods = (row.likelihood for group in comparison.groups for row in _shown(group))
     kinds = {likelihood.kind for likelihood in likelihoods if likelihood is not None}
@@ -122,6 +132,7 @@ def _strips(
     axes: "Axes",
     group: Group,
     top: float,
+    left: float,
     strips: dict[str, _Strip],
     count: int,
 ) -> None:
@@ -129,7 +140,7 @@ def _strips(
     axes.set_axis_off()
     width, height = figure.get_size_inches()
     rows = _shown(group)
-    left, wide = MARGIN + NAMES + VALUES + MARGIN, count * TILE
+    wide = count * TILE
     bottom = top - HEAD - ROW * len(rows)
     axes.set_position((left / width, bottom / height, wide / width, ROW * len(rows) / height))
     axes.set_xlim(0, wide)
@@ -191,7 +202,7 @@ def _panel(
     for k, (row, point) in enumerate(zip(rows, found, strict=True)):
         _name(axes, k, row, names[row.run])
         if point is None:
-            reason = row.reason or "not finite"
+            reason = (row.reason or "not finite").partition(";")[0]  # what to do is in the table
             axes.text(0.5, k, _text(_wrapped(reason, 52, 3)), color=DIM, fontsize=8,
                       ha="center", va="center", backgroundcolor="white",
                       transform=axes.get_yaxis_transform())  # fmt: skip

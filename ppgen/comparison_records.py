@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .likelihood import Likelihood
+from .sample_scores import Score
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Row:
         reason: why there is no likelihood.
         rank: the best and the worst place that differences beyond two standard errors leave;
             None where there is no one to rank it with.
+        scores: of the run's samples, on one set of terms; with its main number.
+        places: of the scores, by metric, as `rank`; see `comparison_scores.placed`.
     """
 
     run: str
@@ -90,6 +93,8 @@ class Row:
     parameters: int
     reason: str | None = None
     rank: tuple[int, int] | None = None
+    scores: tuple[Score, ...] = ()
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def bits_per_dim(self) -> float | None:

@@ -11,6 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .comparison_records import Group, Row
+from .comparison_scores import place_of
+from .sample_scores import BETTER
 
 MARKS = {"exact": "=", "bound": ">=", "estimate": "~"}  # of nats
 BITS_MARKS = MARKS | {"bound": "<="}  # bits/dim have the other sign
@@ -21,13 +23,17 @@ LEGEND = (
 _CSV = ("group", "rank_best", "rank_worst", "run", "model", "main", "data", "source", "shape",
         "levels", "binarize", "given_label", "split", "split_seed", "examples", "measure", "kind",
         "log_likelihood_nats", "stderr_nats", "bits_per_dim", "method", "particles", "unit",
-        "training_seconds", "parameters", "reason")  # fmt: skip
+        "training_seconds", "parameters", "reason", "score_extractor", "score_samples",
+        "score_split", "score_means",
+        *(f"{name}{part}" for name in BETTER for part in ("", "_stderr", "_real")))  # fmt: skip
 
 
 def table_of(groups: Sequence[Group]) -> Table:
     """One table with a section a group; see `Comparison.table`."""
     table = Table(box=box.ROUNDED)
-    for name, whole in (("rank", True), ("run", False), ("log-likelihood", True)):
+    scored = any(row.scores for group in groups for row in group.rows)
+    numbers = "log-likelihood, scores of samples" if scored else "log-likelihood"
+    for name, whole in (("rank", True), ("run", False), (numbers, True)):
         table.add_column(name, no_wrap=whole, overflow="fold")
     table.add_column("data, examples, measure, method")
     for group in groups:
@@ -61,11 +67,12 @@ def _whose(row: Row) -> str:
 
 def _number(row: Row) -> str:
     one, bits = row.likelihood, row.bits_per_dim
-    if one is None:
-        return "none"
-    lines = [f"{MARKS[one.kind]} {with_error(one.value, one.stderr)} nats"]
-    if bits is not None:
+    lines = ["none"]
+    if one is not None:
+        lines = [f"{MARKS[one.kind]} {with_error(one.value, one.stderr)} nats"]
+    if one is not None and bits is not None:
         lines.append(f"{BITS_MARKS[one.kind]} {bits:.4f} bits/dim")
+    lines += [f"{s.metric} {s.number}{place_of(row, s.metric)}" for s in row.scores]
     return "\n".join(lines)
 
 
@@ -74,10 +81,12 @@ def _how(row: Row) -> str:
     lines = [str(row.space)] if row.main else []
     one = row.likelihood
     if one is None:
-        return "\n".join([*lines, str(row.reason)])
-    return "\n".join(
-        [*lines, f"{row.space.split}, {one.examples:,} examples", one.measure, one.how]
-    )
+        lines.append(str(row.reason))
+    else:
+        lines += [f"{row.space.split}, {one.examples:,} examples", one.measure, one.how]
+    if row.scores:
+        lines.append(f"scores: {row.scores[0].how}")
+    return "\n".join(lines)
 
 
 def _rank(row: Row) -> str:
@@ -98,8 +107,20 @@ def _record(group: int, row: Row) -> list[Any]:
         group, *(row.rank or (None, None)), row.run, row.model, row.main, space.name, space.source,
         "x".join(map(str, space.shape)), space.levels, space.binarize, space.labels, space.split,
         space.split_seed, space.examples, space.measure, *numbers, row.seconds, row.parameters,
-        row.reason,
+        row.reason, *_score_cells(row),
     ]  # fmt: skip
+
+
+def _score_cells(row: Row) -> list[Any]:
+    by_name = {score.metric: score for score in row.scores}
+    first = row.scores[0] if row.scores else None
+    terms = [None] * 4 if first is None else list(first.terms)
+    cells = [
+        None if name not in by_name else getattr(by_name[name], field)
+        for name in BETTER
+        for field in ("value", "stderr", "real")
+    ]
+    return [*terms, *cells]
 
 
 def with_error(value: float, stderr: float) -> str:

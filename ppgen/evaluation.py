@@ -1,12 +1,11 @@
-"""Likelihoods of a trained program, each with the kind of number it is."""
+"""Likelihoods of a trained program, each with the kind of number it is; scores of its samples."""
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyro
 import torch
@@ -14,12 +13,14 @@ from torch import Tensor, nn
 
 from .compile import Compiled
 from .data import Dataset, Split
+from .evaluation_record import NOT_ASKED, Evaluation, merged, stored_evaluation
 from .likelihood import Likelihood, Method, broadcasts, kind_of, log_weights, own_methods
 from .loading import check_fit, open_run
 from .objective import ELBO, PyroObjective, default_objectives
 from .processes import find_device
 from .program import require_normalised
 from .run import Run, write_json
+from .sample_scores import check_metrics, sample_scores
 from .seeding import seeded
 from .sites import Structure, accepted, device_of, prepare
 from .validation import evaluate_objective
@@ -29,62 +30,6 @@ VALUES_AT_ONCE = 2**21
 # Of methods whose every draw is a call of a large network: no slower, and a bar that moves.
 ROWS_ON_CPU, ROWS_ON_GPU = 32, 512
 PARTICLES = 100
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is known of a program on held-out data.
-
-    Attributes:
-        data: name of the data set.
-        split: "test" or "validation".
-        elbo: mean evidence lower bound and its terms in nats, or None where there is none.
-        log_likelihood: the mean log-likelihood with its kind and measure, or None.
-        bits_per_dim: -log_likelihood / (dimensions log 2); None for reals.
-        reason: why there is no likelihood, where there is none.
-        seconds: how long it took.
-        others: the log-likelihood by further methods that the program offers, each over the
-            first examples of the split only where it says so.
-    """
-
-    data: str
-    split: str
-    elbo: dict[str, float] | None
-    log_likelihood: Likelihood | None
-    bits_per_dim: float | None
-    reason: str | None
-    seconds: float
-    others: tuple[Likelihood, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """As it is written to evaluation.json."""
-        likelihood = self.log_likelihood
-        return {
-            "data": self.data,
-            "split": self.split,
-            "elbo_nats": self.elbo,
-            "log_likelihood_nats": None if likelihood is None else dataclasses.asdict(likelihood),
-            "bits_per_dim": self.bits_per_dim,
-            "reason": self.reason,
-            "seconds": round(self.seconds, 3),
-            "others": [dataclasses.asdict(other) for other in self.others],
-        }
-
-    def __str__(self) -> str:
-        lines = []
-        if self.log_likelihood is not None:
-            lines.append(f"{self.split} {self.log_likelihood}")
-            lines.append(f"measure: {self.log_likelihood.measure}")
-        if self.elbo is not None:
-            error = f" +- {self.elbo['stderr']:.2f}" if "stderr" in self.elbo else ""
-            parts = [f"{k} {v:.2f}" for k, v in self.elbo.items() if k not in ("value", "stderr")]
-            lines.append(f"ELBO {self.elbo['value']:.2f}{error} nats ({', '.join(parts)})")
-        if self.bits_per_dim is not None:
-            lines.append(f"{self.bits_per_dim:.4f} bits/dim")
-        for other in self.others:
-            examples = f"{other.examples:,} examples, {other.measure}"
-            lines.append(f"{self.split} {other}, {examples}")
-        return "\n".join(lines + ([self.reason] if self.reason else []))
 
 
 def evaluate(
@@ -99,13 +44,22 @@ def evaluate(
     device: str = "cpu",
     seed: int = 0,
     progress: bool = False,
+    likelihood: bool | None = None,
+    metrics: Sequence[str] = (),
+    samples: int | None = None,
+    features: str | nn.Module | None = None,
+    means: bool = False,
 ) -> Evaluation:
-    """The test likelihood of a run or a program; a run on disk also gets its evaluation.json.
+    """The likelihood of a run or a program and scores of its samples; written to evaluation.json.
 
     The value is exact for programs without sampled latents; else the importance-weighted bound
     log (1/K) sum_k p(x, z_k) / q(z_k | x) with K = `particles` (Burda et al. 2016); for global
     latents the posterior predictive density, an estimate. A program may offer `likelihoods` of its
     own instead: the first is then the value, the others stand beside it.
+
+    With `metrics`, samples are judged too, of any program; see `ppgen.sample_scores`. What
+    evaluation.json already holds of the same step is not lost: scores stay until the same metric is
+    computed on the same terms, and the likelihood stays as `likelihood` says.
 
     Args:
         run: a run, its directory, or a program (then `dataset` is needed).
@@ -119,10 +73,20 @@ def evaluate(
         device: where to compute.
         seed: of the draws.
         progress: show a progress bar.
+        likelihood: whether to compute it; by default yes, but with `metrics` one that is stored of
+            the same step and split stays, unless particles, limit or others are given. False
+            computes scores alone, and what is stored stays.
+        metrics: of samples, by their names in `ppgen.sample_scores.METRICS`.
+        samples: how many, by default as many as the split has, at most 10,000.
+        features: in which they are judged, see `ppgen.features.extractor`.
+        means: judge means of p(x | latents) in place of draws of x.
 
     Raises:
-        ValueError: impossible numbers, no data, a split that is empty, data that do not fit.
+        ValueError: impossible numbers, no data, a split that is empty, data that do not fit; what
+            `sample_scores` refuses.
     """
+    if likelihood is False or metrics:
+        metrics = check_metrics(metrics)
     for name, value in (("particles", particles), ("limit", limit)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be 1 or more; got {value}")
@@ -138,26 +102,47 @@ def evaluate(
     if dataset is None:
         raise ValueError("the run's data cannot be loaded by name: give the data set")
     check_fit(program, dataset)
+    kept = None
+    if isinstance(run, Run) and run.path is not None and dataset is own:
+        with contextlib.suppress(ValueError):  # a damaged one is replaced
+            kept = stored_evaluation(run.path)
+    if likelihood is None:
+        given = (particles, limit, others) != (None, None, None)
+        usable = kept is not None and kept.split == split and kept.reason != NOT_ASKED
+        likelihood = not metrics or given or not usable
     start = time.monotonic()
     place = find_device(device)
     home = device_of(program)
     program.to(place)
-    part = _first(getattr(dataset, split), limit).to(place)
     try:
-        ways = own_methods(program)
-        if ways:
-            counts = (particles, others)
-            found = _by_methods(program, ways, part, dataset, split, counts, seed, progress, start)
+        if likelihood:
+            part = _first(getattr(dataset, split), limit).to(place)
+            ways, counts = own_methods(program), (particles, others)
+            way = _by_methods if ways else _weighted
+            found = way(program, ways, part, dataset, split, counts, seed, progress, start)
         else:
-            count = PARTICLES if particles is None else particles
-            found = _evaluate(program, part, dataset, split, count, seed, progress, start)
+            none = Evaluation(dataset.name, split, None, None, None, NOT_ASKED, 0.0)
+            found = none if kept is None else kept
+        found = dataclasses.replace(found, scores=() if kept is None else kept.scores)
+        _written(run, found, dataset)  # before the samples, of which drawing may fail
+        if metrics:
+            judged = sample_scores(
+                program, dataset, metrics, samples=samples, features=features, split=split,
+                means=means, device=place, seed=seed, progress=progress,
+            )  # fmt: skip
+            found = dataclasses.replace(found, scores=merged(found.scores, judged))
+            _written(run, found, dataset)
     finally:
         program.to(home)
-    if isinstance(run, Run) and run.path is not None and dataset is own:
+    return found
+
+
+def _written(run: Run | nn.Module, found: Evaluation, dataset: Dataset) -> None:
+    """Keep an evaluation of a run on disk by its own data."""
+    if isinstance(run, Run) and run.path is not None and dataset is run.dataset:
         # With the step, so that a run that was trained on since is seen to need another one.
         step = {"step": run.info.get("steps")}
         write_json(run.path / "evaluation.json", found.to_dict() | step)
-    return found
 
 
 def _first(split: Split, limit: int | None) -> Split:
@@ -167,16 +152,19 @@ def _first(split: Split, limit: int | None) -> Split:
     return dataclasses.replace(split, stored=split.stored[:limit], conditions=conditions)
 
 
-def _evaluate(
+def _weighted(
     program: nn.Module,
+    ways: list[Method],
     part: Split,
     dataset: Dataset,
     name: str,
-    particles: int,
+    counts: tuple[int | None, int | None],
     seed: int,
     progress: bool,
     start: float,
 ) -> Evaluation:
+    """The evaluation of a program without methods of its own."""
+    particles = counts[0] or PARTICLES
     training = program.training
     program.eval()
     try:
