@@ -94,3 +94,38 @@ class DiscretizedLogistic(TorchDistribution):
             first += probability * (level / top)
             second += probability * (level / top) ** 2
         return second - first**2
+
+
+class Cut(TorchDistribution):
+    """The level k / (K - 1) of the cell [k/K, (k+1)/K] that a real v lies in, without noise.
+
+    p(x | v) is 1 for that level and 0 for the others: what makes levels of a density over
+    [0, 1]^D. A cell has a thousandth more at both ends, since rounding takes noise beyond them.
+
+    Args:
+        value: v; values outside [0, 1] count as the end that they are beyond when drawn from.
+        levels: K.
+    """
+
+    arg_constraints = {"v": constraints.real}  # noqa: RUF012
+    support = _Levels()
+    has_rsample = False
+
+    def __init__(self, value: Tensor, levels: int, validate_args: bool | None = None) -> None:
+        self.v, self.levels = value, levels
+        super().__init__(value.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: object = None) -> "Cut":
+        return Cut(self.v.expand(torch.Size(batch_shape)), self.levels, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        inside = self.v * self.levels - torch.round(value * (self.levels - 1))
+        zero = torch.zeros_like(inside)
+        return torch.where((inside >= -1e-3) & (inside <= 1 + 1e-3), zero, zero - torch.inf)
+
+    @property
+    def mean(self) -> Tensor:
+        return (self.v * self.levels).floor().clamp(0, self.levels - 1) / (self.levels - 1)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        return self.mean.expand(torch.Size(sample_shape) + self.batch_shape)

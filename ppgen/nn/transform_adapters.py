@@ -1,0 +1,131 @@
+"""Other libraries' transforms as bijections of ours."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro.distributions import ConditionalTransformModule, TransformModule
+from torch import Tensor, nn
+from torch.distributions import Transform
+
+from .bijections import Bijection
+
+
+def from_pyro(transform: TransformModule | ConditionalTransformModule | Transform) -> Bijection:
+    """A transform of Pyro or PyTorch as a bijection: its call takes noise to data.
+
+    All of `pyro.distributions.transforms` will do, conditional ones with the context of the flow:
+    ``Flow((2,), Chain([from_pyro(T.spline_coupling(2)), ...]))``. Pyro's autoregressive transforms
+    run fast from noise to data, the direction of samples. Density training wants the other:
+    ``Inverted(from_pyro(T.affine_autoregressive(64)))``; as does a transform without an inverse,
+    such as `Planar`.
+
+    Transforms of Pyro remember their last call, which neither a graph nor a copy may: what a call
+    changed is put back after it. The layers of `MAF` and its siblings exist besides because they
+    take D turns that cost one pass where Pyro's take D passes, have both directions in closed
+    form, and stay finite in float32 by bounded scales.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not isinstance(transform, (Transform, ConditionalTransformModule)):
+        raise TypeError(
+            f"from_pyro takes a transform of Pyro or PyTorch; got {type(transform).__name__}"
+        )
+    return _FromPyro(transform)
+
+
+def from_zuko(transform: nn.Module) -> Bijection:
+    """A lazy transform of Zuko as a bijection: its call takes data to noise, as in Zuko's flows.
+
+    Zuko's transforms run fast in the direction of densities. A whole flow of Zuko's has its own
+    as `flow.transform`.
+
+    Raises:
+        ImportError: Zuko is not installed.
+        TypeError: not a lazy transform.
+    """
+    validates = torch.distributions.Distribution._validate_args
+    try:
+        from zuko.lazy import LazyTransform
+    except ImportError as error:
+        raise ImportError("from_zuko needs the package zuko: pip install zuko") from error
+    finally:  # Zuko's first import switches validation off for the whole process
+        torch.distributions.Distribution.set_default_validate_args(validates)
+    if not isinstance(transform, LazyTransform):
+        hint = "; give its `transform`" if hasattr(transform, "transform") else ""
+        raise TypeError(
+            f"from_zuko takes a LazyTransform of Zuko; got {type(transform).__name__}{hint}"
+        )
+    return _FromZuko(transform)
+
+
+class _FromPyro(Bijection):
+    def __init__(self, transform: Any) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        with _as_it_was(self.transform):
+            transform = self._under(context)
+            x = transform(z)
+            return x, _summed(transform.log_abs_det_jacobian(z, x), len(z))
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        with _as_it_was(self.transform):
+            transform = self._under(context)
+            try:
+                z = transform._inverse(x)  # `transform.inv` would keep a reference
+            except (KeyError, NotImplementedError):
+                raise ValueError(
+                    f"{type(transform).__name__} has no inverse, which the density of data needs: "
+                    "put it the other way round, Inverted(from_pyro(...))"
+                ) from None
+            return z, -_summed(transform.log_abs_det_jacobian(z, x), len(x))
+
+    def _under(self, context: Tensor | None) -> Any:
+        if not isinstance(self.transform, ConditionalTransformModule):
+            return self.transform
+        if context is None:
+            raise ValueError(f"{type(self.transform).__name__} needs a context: num_classes")
+        return self.transform.condition(context)
+
+
+class _FromZuko(Bijection):
+    def __init__(self, transform: nn.Module) -> None:
+        super().__init__()
+        self.transform = transform
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._run(self.transform(context).inv, z)
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._run(self.transform(context), x)
+
+    def _run(self, transform: Any, value: Tensor) -> tuple[Tensor, Tensor]:
+        together: Callable | None = getattr(transform, "call_and_ladj", None)
+        if together is not None:
+            image, log_det = together(value)
+        else:
+            image = transform(value)
+            log_det = transform.log_abs_det_jacobian(value, image)
+        return image, _summed(log_det, len(value))
+
+
+def _summed(log_det: Tensor, n: int) -> Tensor:
+    """(n,) of log-determinants that a transform may give for each number."""
+    return log_det.reshape(n, -1).sum(1)
+
+
+@contextmanager
+def _as_it_was(transform: Any) -> Iterator[None]:
+    """Undo what a call leaves on a transform and its parts: tensors of that one call."""
+    parts = list(transform.modules()) if isinstance(transform, nn.Module) else [transform]
+    before = [dict(vars(part)) for part in parts]
+    try:
+        yield
+    finally:
+        for part, known in zip(parts, before, strict=True):
+            vars(part).clear()
+            vars(part).update(known)
