@@ -20,7 +20,19 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from ppgen.data import Dataset
-from ppgen.models import VAE, Diffusion, HierarchicalVAE
+from ppgen.models import (
+    GAN,
+    IAF,
+    MAF,
+    VAE,
+    Diffusion,
+    GaussianMixture,
+    Glow,
+    HierarchicalVAE,
+    NeuralSpline,
+    Pix2Pix,
+    RealNVP,
+)
 from ppgen.nn.schedules import LearnedSchedule
 
 
@@ -588,6 +600,8 @@ class Case:
     drawn: tuple[int, ...] | None = None  # shape of one sample where it is not that of x
     template: bool = True  # whether x is used as `obs=` and nowhere else in the model
     traced: bool = True  # whether it can be compiled; else it must say so
+    given: tuple[int, ...] | None = None  # shape of the image that it is conditional on
+    silent: tuple[str, ...] = ()  # parameters whose gradient is nothing for a reason
 
     def program(self, seed: int = 0) -> Any:
         with torch.random.fork_rng():
@@ -601,11 +615,12 @@ class Case:
         else:
             x = torch.randint(self.levels, (n, *self.shape), generator=generator).float()
             x /= self.levels - 1
-        if self.classes is None:
-            return (x,)
-        return x, torch.arange(n) % self.classes
+        return x, *self.conditions(n)
 
     def conditions(self, n: int) -> tuple[Tensor, ...]:
+        if self.given is not None:
+            generator = torch.Generator().manual_seed(3)
+            return (torch.randint(256, (n, *self.given), generator=generator) / 255,)
         return () if self.classes is None else (torch.arange(n) % self.classes,)
 
     @property
@@ -614,7 +629,8 @@ class Case:
 
     def dataset(self, n: int = 20) -> Dataset:
         train, held_out = self.batch(n), self.batch(6, seed=2)
-        return Dataset.from_tensors(train, held_out, held_out, levels=self.levels)
+        named = {} if self.given is None else {"condition": "sketch"}
+        return Dataset.from_tensors(train, held_out, held_out, levels=self.levels, **named)
 
 
 SIZE = 20  # of every data set above, for programs with global latents
@@ -662,6 +678,38 @@ def _diffusion(
     return Case(make, shape, levels, classes, template=False)
 
 
+def _flow(
+    cls: type,
+    shape: tuple[int, ...] = (3,),
+    levels: int | None = None,
+    classes: int | None = None,
+    **arguments,
+) -> Case:
+    def make() -> Any:
+        program = cls(shape, levels=levels, num_classes=classes, **arguments)
+        with torch.no_grad():  # at birth the last layers are zero, and what is before them idle
+            for parameter in program.parameters():
+                parameter += 0.1 * torch.randn(parameter.shape)
+        return program
+
+    return Case(make, shape, levels, classes)
+
+
+def _gan(shape: tuple[int, ...] = (3,), levels=None, classes=None, **arguments) -> Case:
+    given = {"latent_dim": 3, "hidden": (8,), "channels": 4, **arguments}
+    silent = ()
+    if given.get("loss") in ("wasserstein_gp", "hinge"):
+        # It cancels between data and samples: everywhere, or until one of them passes the margin.
+        silent = ("discriminator.head.score.bias",)
+    return Case(
+        lambda: GAN(shape, levels=levels, num_classes=classes, **given),
+        shape,
+        levels,
+        classes,
+        silent=silent,
+    )
+
+
 CASES: dict[str, Case] = {
     "vae-mlp-bernoulli": _vae(2),
     "vae-mlp-gaussian-learned": _vae(likelihood="gaussian", normalise=False, activation="tanh"),
@@ -679,6 +727,26 @@ CASES: dict[str, Case] = {
     "hierarchical-conv": _hierarchy(16, network="conv", hidden=(4, 8)),
     "hierarchical-conditional": _hierarchy(2, 3, guide="bottom_up"),
     "hierarchical-conditional-conv": _hierarchy(4, 3, network="conv", hidden=(4, 8)),
+    "realnvp": _flow(RealNVP, layers=2, hidden=(8,)),
+    "realnvp-images": _flow(RealNVP, (1, 4, 4), 5, layers=2, hidden=(8,), scales=1),
+    "glow": _flow(Glow, (1, 4, 4), 5, steps=1, hidden=4),
+    "glow-conditional-variational": _flow(
+        Glow, (1, 4, 4), 5, 3, steps=1, hidden=4, dequantisation="variational"
+    ),
+    "maf": _flow(MAF, layers=2, hidden=(8,)),
+    "maf-conditional-levels": _flow(MAF, (1, 2, 2), 5, 3, layers=2, hidden=(8,)),
+    "iaf": _flow(IAF, layers=2, hidden=(8,)),
+    "spline": _flow(NeuralSpline, layers=2, hidden=(8,)),
+    "spline-autoregressive": _flow(NeuralSpline, kind="autoregressive", layers=2, hidden=(8,)),
+    "gan": _gan(),
+    "gan-conditional": _gan(classes=3, loss="hinge"),
+    "gan-wasserstein": _gan(loss="wasserstein_gp"),
+    "pix2pix": Case(
+        lambda: Pix2Pix((3, 16, 16), condition_shape=(1, 16, 16), channels=2, levels=256),
+        (3, 16, 16),
+        256,
+        given=(1, 16, 16),
+    ),
     "stranger": Case(lambda: StrangerVAE((3,))),
     "noisy": Case(lambda: NoisyVAE((3,))),
     "linear": Case(lambda: LinearGaussian((3,))),
@@ -695,6 +763,12 @@ CASES: dict[str, Case] = {
     "diffusion-simple": _diffusion(levels=5, weighting="simple", schedule="cosine"),
     "diffusion-unet": _diffusion(
         (1, 4, 4), 5, network="unet", channels=2, multipliers=(1, 2), blocks=1, predict="x0"
+    ),
+    "gaussian-mixture": Case(lambda: GaussianMixture((3,), components=2)),
+    "gaussian-mixture-full": Case(
+        lambda: GaussianMixture((1, 2, 2), components=3, covariance="full", levels=5),
+        (1, 2, 2),
+        5,
     ),
     "regression": Case(lambda: Regression((3,), data_size=SIZE), drawn=(), template=False),
     "location": Case(lambda: Location((3,), data_size=SIZE)),

@@ -573,3 +573,150 @@ def test_an_evaluation_of_an_earlier_step_is_made_again(tmp_path):
     after = compare([resumed.path], particles=2, limit=20).rows[0].likelihood
     assert after.value > before.value + 1
     assert json.loads((run.path / "evaluation.json").read_text())["step"] == 40
+
+
+# Scores of samples ----------------------------------------------------------------------------
+
+
+def score(metric, value, stderr=0.1, **more):
+    return {
+        "metric": metric,
+        "value": value,
+        "stderr": stderr,
+        "real": 0.5,
+        "extractor": "classifier of digits [aaaa]",
+        "samples": 180,
+        "split": "test",
+        "means": False,
+        "seed": 0,
+        "note": "",
+    } | more
+
+
+def scored(name, *scores, main=None, reason="no likelihood here"):
+    content = {"split": "test", "log_likelihood_nats": main, "others": [], "scores": list(scores)}
+    Path(name, "evaluation.json").write_text(json.dumps(content | {"reason": reason}))
+
+
+def places(found):
+    return {row.run: dict(row.places) for row in found.rows if row.main}
+
+
+def test_scores_have_places_beside_likelihoods(runs):
+    runs("vae", "static", source="static")
+    runs("implicit", "pixels")
+    scored("vae", score("fid", 9.0), score("recall", 0.5), score("neighbours", 0.5),
+           main=number(-20.0, 0.1))  # fmt: skip
+    scored("static", score("fid", 9.1), score("recall", 0.9), main=number(-30.0, 0.1))
+    scored("implicit", score("fid", 3.0), score("recall", 0.1), score("neighbours", 0.9))
+    scored("pixels", main=number(-40.0, 0.1, "exact"))
+    found = compare(["vae", "static", "implicit", "pixels"], models=MODELS)
+    assert len(found.groups) == 1  # the program without likelihood among the others
+    assert places(found) == {
+        "vae": {"fid": (2, 3), "recall": (2, 2)},
+        "static": {"fid": (2, 3), "recall": (1, 1)},
+        "implicit": {"fid": (1, 1), "recall": (3, 3)},
+        "pixels": {},
+    }
+    said = str(found)
+    own = [re.split(r"\s*│\s*", line)[3] for line in said.splitlines() if line.startswith("│")]
+    assert own[-4:] == ["none", "fid 3.00 +- 0.10 (1)", "recall 0.10 +- 0.10 (3)",
+                        "neighbours 0.90 +- 0.10"]  # fmt: skip
+    assert "log-likelihood, scores of samples" in said
+    assert "180 draws against as many test examples, classifier of digits [aaaa]" in said
+    lines = {line["run"]: line for line in csv.DictReader(io.StringIO(found.to_csv()))}
+    assert float(lines["implicit"]["fid"]) == 3 and lines["implicit"]["log_likelihood_nats"] == ""
+    assert (lines["vae"]["fid_stderr"], lines["vae"]["fid_real"]) == ("0.1", "0.5")
+    assert lines["vae"]["score_extractor"] == "classifier of digits [aaaa]"
+    assert lines["vae"]["kid"] == lines["pixels"]["fid"] == ""
+    without = compare(["pixels"], models=MODELS)
+    assert size(found.picture(samples=2))[0] > size(without.picture(samples=2))[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"extractor": "random [bbbb]"}, r"by different extractors, classifier .* and random \[bb"),
+        ({"samples": 100}, "they are of 180 and 100 samples"),
+        ({"means": True}, "draws and means are not the same thing"),
+        ({"split": "validation"}, "test and validation data are different examples"),
+        ({"seed": 4}, None),
+    ],
+)
+def test_scores_on_unlike_terms_are_not_ranked_together(runs, change, sentence):
+    runs("one", "two", source="vae")
+    scored("one", score("fid", 1.0), main=number(-20.0, 0.1))
+    scored("two", score("fid", 9.0, **change), main=number(-20.0, 0.1))
+    found = compare(["one", "two"])
+    apart = [note for note in found.notes if "not ranked together" in note]
+    if sentence is None:
+        assert places(found) == {"one": {"fid": (1, 1)}, "two": {"fid": (2, 2)}}
+        assert apart == []
+        return
+    assert places(found) == {"one": {}, "two": {}}
+    assert len(apart) == 1 and apart[0].startswith("Scores of one and two are not ranked")
+    assert re.search(sentence, apart[0])
+    assert found.picture(samples=1).startswith(b"\x89PNG")
+
+
+def test_scores_of_unlike_data_are_not_ranked_together(runs):
+    runs("static", "grey")
+    for name in ("static", "grey"):
+        scored(name, score("fid", 1.0), main=number(-20.0, 0.1))
+    assert places(compare(["static", "grey"])) == {"static": {}, "grey": {}}
+
+
+def test_of_scores_on_several_terms_those_that_most_runs_have_are_shown(runs):
+    runs("one", "two", "three", source="vae")
+    few, many = score("fid", 2.0, samples=50), score("fid", 1.0)
+    scored("one", many, few, main=number(-20.0, 0.1))
+    scored("two", many, main=number(-20.0, 0.1))
+    scored("three", few, many, main=number(-20.0, 0.1))
+    found = compare(["one", "two", "three"])
+    assert {row.scores[0].samples for row in found.rows} == {180}
+    assert places(found)["one"] == {"fid": (1, 3)}
+
+
+def test_missing_scores_are_computed_and_no_others(runs, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    names = runs("static", "implicit")
+    assert compare(names, models=MODELS, evaluate="never", metrics=["kid"]).rows[0].scores == ()
+    words = ["--metrics", "kid", "--features", "random", "--score_samples", 60, "--particles", 2,
+             "--limit", 10]  # fmt: skip
+    assert command(*names, *NAMED, *words) == 0
+    printed = capsys.readouterr()
+    assert "evaluating static" in printed.err and "evaluating implicit" in printed.err
+    stored = json.loads(Path("implicit/evaluation.json").read_text())
+    assert [(s["metric"], s["samples"]) for s in stored["scores"]] == [("kid", 60)]
+    assert re.search(r"kid [-\d.]+ \+- [\d.]+ \((1|2|1-2)\)", printed.out)
+    assert command(*names, *NAMED, *words) == 0
+    assert capsys.readouterr().err == ""  # all is there
+    words[1] = "kid,c2st"
+    before = json.loads(Path("static/evaluation.json").read_text())["log_likelihood_nats"]
+    assert command(*names, *NAMED, *words) == 0
+    content = json.loads(Path("static/evaluation.json").read_text())
+    assert content["log_likelihood_nats"] == before
+    assert [s["metric"] for s in content["scores"]] == ["kid", "c2st"]
+    # without --metrics everything that is stored is shown; a bad name is refused at once
+    assert "c2st" in str(compare(names, models=MODELS))
+    assert command(*names, *NAMED, "--metrics", "kidd") == 2
+    assert "unknown metric 'kidd'; did you mean kid" in capsys.readouterr().err
+    assert command(*names, *NAMED, "--score_samples", 5) == 2
+    assert "--score_samples is for scores of samples" in capsys.readouterr().err
+    assert command(*names, *NAMED, "--metrics", "kid", "--score_samples", 5000) == 2
+    assert "static: 5,000 samples are asked for" in capsys.readouterr().err
+
+
+def test_a_likelihood_that_was_not_asked_for_is_computed(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    runs("vae")
+    ppgen.evaluate("vae", metrics=["kid"], features="random", samples=60, likelihood=False)
+    found = compare(["vae"], particles=2, limit=10)
+    assert found.rows[0].likelihood.examples == 10 and found.rows[0].scores[0].metric == "kid"
+
+
+def test_a_damaged_score_is_reported(runs):
+    runs("vae")
+    scored("vae", score("fid", "much"), main=number(-20.0, 0.1))
+    with pytest.raises(ValueError, match=r"is damaged \(value 'much' of a score\): evaluate again"):
+        compare(["vae"])

@@ -285,6 +285,7 @@ def test_size_resizes_the_center_square():
 
 def test_sources_are_listed():
     names = {"mnist", "digits", "idx:DIR", "folder:DIR", "npz:FILE", *TOYS}
+    names |= {"pairs:DIR", "halves:DIR"}
     assert set(SOURCES) == names and all(SOURCES.values())
 
 
@@ -668,4 +669,4 @@ def test_slow_reading_shows_progress(monkeypatch):
 
     clock = iter(range(100))
     monkeypatch.setattr(images.time, "perf_counter", lambda: float(next(clock)))
-    assert list(images._with_progress(iter(range(9)), 9)) == list(range(9))
+    assert list(images.with_progress(iter(range(9)), 9)) == list(range(9))

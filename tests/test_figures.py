@@ -47,7 +47,7 @@ def test_figures_of_a_stranger_stand_under_their_headings(tmp_path):
     assert places == sorted(places)
     assert text.count("<h2>Colours</h2>") == 1
     found = {path.stem for path in (tmp_path / "figures").iterdir()}
-    assert found == {"samples", "blue", "round"}
+    assert found == {"samples", "neighbours", "blue", "round"}
     assert (tmp_path / "figures" / "blue.png").read_bytes() == png()
     write_report(Run(program, tmp_path / "again"))
     assert program.seen == []  # no data at hand
@@ -69,7 +69,7 @@ def test_figures_that_fail_do_not_lose_the_page(tmp_path, why):
         text
     )
     assert expected in text and "<h2>First</h2>" in text
-    assert len(list((tmp_path / "figures").iterdir())) == 2
+    assert len(list((tmp_path / "figures").iterdir())) == 3  # with samples, neighbours
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", "a.png", "-a", "a b"])
@@ -395,7 +395,7 @@ def test_report_of_a_diffusion_of_pictures(tmp_path, arguments, classes):
     program = Diffusion((1, 8, 8), levels=2, network="mlp", hidden=(8,), num_classes=classes,
                         **arguments)  # fmt: skip
     page = read(Run(program, tmp_path, pictures(), metrics=metrics(2)))
-    assert page.names == IMAGES | {"curves"}
+    assert page.names == IMAGES | {"curves", "neighbours"}
     assert "first 6 test examples" in page.text
     again = read(Run(program, tmp_path / "again", pictures(), metrics=metrics(2)))
     assert again.source == page.source
@@ -426,8 +426,8 @@ def test_report_of_a_diffusion_of_points_and_of_vectors(tmp_path):
 def test_report_of_a_hierarchy(tmp_path, guide):
     program = hierarchy(guide=guide, num_classes=3)
     page = read(Run(program, tmp_path, pictures()))
-    assert page.names == {"samples", "reconstructions", "layers", "levels"}
+    assert page.names == {"samples", "neighbours", "reconstructions", "layers", "levels"}
     assert ("may be negative" in page.text) == (guide == "bottom_up")
     one = hierarchy(latent_dims=(4,))
     assert read(Run(one, tmp_path / "one", pictures())).names == {
-        "samples", "reconstructions", "layers"}  # fmt: skip
+        "samples", "neighbours", "reconstructions", "layers"}  # fmt: skip

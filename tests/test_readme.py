@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import ppgen
+import ppgen.models
 from ppgen import cli
 
 README = Path(__file__).parents[1] / "README.md"
@@ -41,6 +42,14 @@ def test_the_block_on_diffusion(tmp_path, monkeypatch, capsys):
     assert names["run"].config["ema"] == 0.999
 
 
+def test_the_block_on_flows_and_gans(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(PYTHON[3], {"__name__": "readme"})
+    said = capsys.readouterr().out
+    assert "log p(x) = " in said and "log p(x) >= " in said
+    assert "GAN is implicit" in said and "c2st" in said and "recall" in said
+
+
 def test_the_model_in_twenty_lines():
     names: dict = {"__name__": "readme"}
     exec(PYTHON[1], names)
@@ -53,7 +62,7 @@ def test_the_model_in_twenty_lines():
 def test_the_block_on_bayesian_networks(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "readme"}
-    exec(PYTHON[3], names)
+    exec(PYTHON[4], names)
     assert "HISTORY is not d-separated from HYPOVOLEMIA" in capsys.readouterr().out
     assert (tmp_path / "blanket.png").exists()
     assert names["table"].shape == (1000, 105)
@@ -63,7 +72,7 @@ def test_the_block_on_bayesian_networks(tmp_path, monkeypatch, capsys):
 def test_the_block_on_markov_random_fields(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "readme"}
-    exec(PYTHON[4], names)
+    exec(PYTHON[5], names)
     said = capsys.readouterr().out
     assert "m_{x3->x2}(x2) = sum_{x3} psi(x2,x3)" in said and "graph_cut" in said
     assert names["beliefs"]["x2"] == pytest.approx([0.55, 0.45])
@@ -76,7 +85,9 @@ def test_every_option_of_the_commands_is_known(line, tmp_path, monkeypatch, caps
     said = shlex.split(line)[1:]
     parts = 2 if said[0] == "graph" else 1
     command, words = said[:parts], said[parts:]
-    assert cli.main([*command, "--help"]) == 0
+    given = words[words.index("--model") + 1] if "--model" in words else ""
+    model = ["--model", given] if said[0] == "train" and given in ppgen.models.MODELS else []
+    assert cli.main([*command, *model, "--help"]) == 0
     text = capsys.readouterr().out
     known = set(re.findall(r"--[\w.-]+", text))
     assert {word for word in words if word.startswith("--")} <= known

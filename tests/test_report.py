@@ -23,7 +23,7 @@ from pyro.nn import PyroModule, PyroSample, pyro_method
 from torch import nn
 
 from ppgen import charts, plots
-from ppgen.data import Dataset
+from ppgen.data import Dataset, Split
 from ppgen.models.vae import VAE
 from ppgen.report import write_report
 
@@ -249,7 +249,7 @@ def test_curves_have_a_panel_a_term():
     assert "negative_bound" not in charts._panels(same)
     gan = [{"step": k, "epoch": k, "split": "train", "loss": 2.0 + k, "generator/loss": 1.0,
             "discriminator/loss": 1.0 + k} for k in range(5)]  # fmt: skip
-    assert list(charts._panels(gan)) == ["loss", "generator/loss", "discriminator/loss"]
+    assert list(charts._panels(gan)) == ["loss by player"]
     sizes = [pixels(charts.curves(r)).shape for r in (rows, gan, rows[:1], metrics(40))]
     assert sizes[0][1] > sizes[2][1] / 2
     pixels(charts.curves(metrics(**{f"kl/z{k}": float(k) for k in range(30)})))
@@ -365,7 +365,8 @@ def test_report_of_a_vae(tmp_path):
     config = {"model": {"class_path": "ppgen.models.VAE"}, "seed": 7}
     run = Run(program, tmp_path, pictures(), (1, 8, 8), config, info, metrics(), EVALUATION)
     page = read(run)
-    assert page.names == {"curves", "samples", "reconstructions", "manifold", "latents"}
+    assert page.names == {
+        "curves", "samples", "neighbours", "reconstructions", "manifold", "latents"}  # fmt: skip
     for expected in ("VAE on dots", "−98.42 ± 0.31", "−101.25 ± 0.41", "bound", "probability",
                      "500 particles", "0.1811", "1:02:05", "12,345", "an abacus", "seed: 7",
                      f"{sum(p.numel() for p in program.parameters()):,}"):  # fmt: skip
@@ -390,7 +391,7 @@ def test_report_of_a_conditional_program(tmp_path):
     program = VAE((1, 8, 8), latent_dim=2, hidden=(8,), levels=2, num_classes=3)
     names = ("sun", "moon", "star")
     page = read(Run(program, tmp_path, pictures(names=names), metrics=metrics(2)))
-    assert page.names == {"curves", "samples", "reconstructions", "latents",
+    assert page.names == {"curves", "samples", "neighbours", "reconstructions", "latents",
                           "manifold-0", "manifold-1", "manifold-2"}  # fmt: skip
     assert "y = moon" in page.text
     grid = pixels((tmp_path / "figures" / "samples.png").read_bytes())
@@ -405,7 +406,7 @@ def test_no_manifold_by_normal_quantiles_of_another_prior(tmp_path):
         (1, 8, 8), latent_dim=2, hidden=(8,), levels=2, num_classes=3, prior="conditional"
     )
     assert read(Run(program, tmp_path, pictures())).names == {
-        "samples", "reconstructions", "latents"}  # fmt: skip
+        "samples", "neighbours", "reconstructions", "latents"}  # fmt: skip
 
 
 def test_report_of_points(tmp_path):
@@ -413,7 +414,8 @@ def test_report_of_points(tmp_path):
     data = Dataset.from_tensors(x)
     program = VAE((2,), latent_dim=2, hidden=(8,))
     page = read(Run(program, tmp_path, data, (2,), metrics=metrics(2)))
-    assert page.names == {"curves", "samples", "reconstructions", "manifold", "latents"}
+    assert page.names == {
+        "curves", "samples", "reconstructions", "manifold", "latents"}  # fmt: skip
     assert "2,000 draws" in page.text
 
 
@@ -462,7 +464,7 @@ class ConditionalStranger(Stranger):
 @pytest.mark.parametrize("kind", [Stranger, ConditionalStranger])
 def test_report_of_a_stranger(tmp_path, kind):
     page = read(Run(kind(), tmp_path, pictures(), metrics=metrics(2)))
-    assert page.names == {"curves", "samples"}
+    assert page.names == {"curves", "samples", "neighbours"}
     grid = pixels((tmp_path / "figures" / "samples.png").read_bytes())
     assert grid.shape[0] == (10 if kind is Stranger else 3) * 42 + 2
     assert len(np.unique(grid)) > 3
@@ -522,3 +524,67 @@ def test_numbers_in_words():
     assert text.duration(59.94) == "59.9 s"
     assert json.loads(text.yaml_text({"a": object}))["a"].startswith("<class")
     assert re.search("α", text.yaml_text({"a": "α"}))
+
+
+# Samples over time, nearest training examples, scores
+
+
+def test_scores_of_samples_stand_with_the_features_they_are_in(tmp_path):
+    score = {"metric": "fid", "value": 12.344, "stderr": 0.25, "real": 1.5, "extractor": "a <net>",
+             "samples": 500, "split": "test", "means": False, "seed": 0, "note": ""}  # fmt: skip
+    other = {**score, "metric": "recall", "value": 0.5, "stderr": None, "extractor": "raw"}
+    program = VAE((1, 8, 8), latent_dim=2, hidden=(8,), levels=2)
+    run = Run(program, tmp_path, evaluation={**EVALUATION, "scores": [score, other]})
+    page = read(run)
+    for expected in ("fid: Frechet distance", "12.34 +- 0.25", "1.50", "a <net>", "raw"):
+        assert expected in page.text, expected
+    run.evaluation["scores"][0]["value"] = "much"  # damaged: the rest of the page is worth having
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "scores of samples could not be drawn" in text and "Samples" in text
+
+
+def test_the_nearest_examples_are_those_of_brute_force(monkeypatch):
+    monkeypatch.setattr(plots, "PIECE", 7)  # so that pieces have to be joined
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 1, 4, 4, generator=generator)
+    split = Split((torch.rand(23, 1, 4, 4, generator=generator) * 255).byte(), (), 255)
+    found = plots.nearest(x, split, 4)
+    data = split.batch(slice(0, None))[0]
+    for drawn, near in zip(x, found.transpose(0, 1), strict=True):
+        order = (data - drawn).flatten(1).norm(dim=1).argsort()[:4]
+        assert torch.equal(near, data[order])
+    assert plots.nearest(x, split, 99).shape == (23, 3, 1, 4, 4)
+
+
+def test_a_program_that_has_learned_by_heart_is_seen(tmp_path):
+    """Its draws are training examples, and stand above themselves."""
+    data = pictures()
+    known = data.train.batch(slice(0, 10))[0]
+
+    class Parrot(VAE):
+        def generate(self, n, *conditions, mean=False):
+            return known[torch.arange(n) % len(known)]
+
+    read(Run(Parrot((1, 8, 8), latent_dim=2, hidden=(8,), levels=2), tmp_path, data))
+    grid = pixels((tmp_path / "figures" / "neighbours.png").read_bytes())
+    sheet = grid[:, -(10 * 42 + 2) :]
+    top, below = sheet[2:42], sheet[2 + 42 + plots.GAP :][:40]
+    assert (top == below).all()
+
+
+def test_sheets_of_samples_stand_in_the_order_of_their_steps(tmp_path):
+    program = VAE((1, 8, 8), latent_dim=2, hidden=(8,), levels=2)
+    run = Run(program, tmp_path, pictures())
+    (tmp_path / "samples").mkdir()
+    sheets = {}
+    for step in range(0, 900, 100):
+        sheets[step] = plots.image_grid(torch.full((2, 8, 8), step / 900))
+        (tmp_path / "samples" / f"step_{step:09d}.png").write_bytes(sheets[step])
+    write_report(run)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    section = page[page.index("Samples over time") :]
+    links = re.findall(r"base64,([^\"]+)", section[: section.index("</section>")])
+    shown = [base64.b64decode(link) for link in links]
+    # The first and the last among them, and no more than six.
+    assert shown == [sheets[step] for step in (0, 200, 300, 500, 600, 800)]
+    assert "step 800" in section

@@ -19,7 +19,10 @@ from PIL import Image
 
 from ppgen import Diffusion, cli, load, plots, sample_command, sample_pictures
 from ppgen.arguments import Parser
+from ppgen.data import load_data
+from ppgen.images import read_images
 from ppgen.nn.schedules import LearnedSchedule
+from ppgen.pair_pictures import pair_rows
 from ppgen.run import load_checkpoint, read_json
 from ppgen.seeding import seeded
 
@@ -549,3 +552,119 @@ def test_what_was_expected_is_said_in_few_words(kind, given, wanted):
     parser.add_argument("--option", type=kind)
     with pytest.raises(ValueError, match=f"^--option: {re.escape(wanted)}$"):
         parser.parse_args(["--option", given])
+
+
+# Images as conditions ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paintings(tmp_path_factory):
+    """A folder of coloured disks on paper."""
+    folder = tmp_path_factory.mktemp("paintings")
+    rows, columns = np.mgrid[:20, :20]
+    for k in range(20):
+        pixels = np.full((20, 20, 3), 230, np.uint8)
+        pixels[(rows - 6 - k % 8) ** 2 + (columns - 10) ** 2 < 16] = (200 - 5 * k, 40, 5 * k)
+        Image.fromarray(pixels).save(folder / f"{k}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory, paintings):
+    model = ["--model", "Pix2Pix", "--model.channels", 4, "--data", f"pairs:{paintings}"]
+    return trained(tmp_path_factory, "pix2pix", *model, "--size", 16, "--progress", "false")
+
+
+def test_a_model_of_pairs_is_trained_and_shows_what_it_was_given(translator):
+    assert load(translator).condition_shape == (1, 16, 16)
+    shown = sorted((translator / "samples").iterdir())
+    assert shown and Image.open(io.BytesIO(shown[-1].read_bytes())).mode == "RGB"
+
+
+def test_a_sketch_is_painted(translator, tmp_path):
+    lines = np.full((16, 16), 255, np.uint8)
+    lines[4:12, 8] = 0
+    file = picture(tmp_path / "sketch.png", lines)
+    words = ["sample", translator, "--input", file, "--seed", 3]
+    assert run(*words, "--out", tmp_path / "x.npz") == 0
+    found = arrays(tmp_path / "x.npz")
+    given = torch.from_numpy(lines).float()[None, None] / 255
+    assert torch.equal(found["condition"], given)  # of the model's size: taken as it is
+    with seeded(3):
+        assert torch.equal(found["x"], load(translator).sample(1, given, mean=True))
+    # A single draw is the painting itself, pixel for pixel.
+    assert run(*words, "--out", tmp_path / "x.png") == 0
+    painted = np.array(Image.open(io.BytesIO((tmp_path / "x.png").read_bytes())))
+    wanted = (found["x"][0] * 255).round().byte().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(painted, wanted)
+    assert run(*words, "--n", 3, "--out", tmp_path / "many.npz") == 0
+    many = arrays(tmp_path / "many.npz")
+    assert torch.equal(many["condition"], given.expand(3, -1, -1, -1))
+    assert not torch.equal(many["x"][0], many["x"][1])
+    assert run(*words, "--n", 3, "--out", tmp_path / "many.png") == 0
+    sheet = plots.image_grid(torch.cat([given.expand(-1, 3, -1, -1), many["x"]]), columns=10)
+    assert (tmp_path / "many.png").read_bytes() == sheet
+
+
+def test_any_picture_is_cut_and_resized_as_data_are(tmp_path):
+    wide = np.random.default_rng(0).integers(0, 256, (8, 24, 3), dtype=np.uint8)
+    file = picture(tmp_path / "wide.png", wide)
+    data = read_images([file], 4)[0]
+    found = sample_pictures.condition_from(str(file), (3, 4, 4))
+    assert torch.equal((found * 255).round().byte(), torch.from_numpy(data))
+    whole = sample_pictures.condition_from(str(file), (3, 8, 24))
+    assert torch.equal((whole * 255).round().byte(), torch.from_numpy(wide).permute(2, 0, 1))
+    red = picture(tmp_path / "red.png", np.full((9, 7, 3), (255, 0, 0)))
+    grey = sample_pictures.condition_from(str(red), (1, 4, 6))
+    assert grey.shape == (1, 4, 6) and ((grey * 255).round() == 76).all()
+    with pytest.raises(ValueError, match=r"grey or colour images; .* shape \(2, 4, 4\)"):
+        sample_pictures.condition_from(str(red), (2, 4, 4))
+
+
+def test_held_out_images_are_taken_where_none_is_named(translator, paintings, tmp_path):
+    data = load_data(f"pairs:{paintings}", size=16)
+    assert run("sample", translator, "--out", tmp_path / "x.npz") == 0
+    found = arrays(tmp_path / "x.npz")
+    assert torch.equal(found["condition"], data.test.batch(slice(None))[1])
+    assert run("sample", translator, "--out", tmp_path / "x.png") == 0
+    sheet = pair_rows({"sketch": found["condition"], "drawn": found["x"]})
+    assert (tmp_path / "x.png").read_bytes() == sheet
+
+
+def test_bad_images_to_draw_for(translator, conditional, paintings, tmp_path, refused):
+    words = ["--out", tmp_path / "x.png"]
+    refused(
+        "sample",
+        conditional,
+        *words,
+        "--input",
+        "a.png",
+        match="--input is for models conditional on an image, such as Pix2Pix; .*Diffusion",
+    )
+    refused("sample", translator, *words, "--input", tmp_path / "none.png", match="is not a file")
+    (tmp_path / "text.png").write_text("no picture")
+    refused("sample", translator, *words, "--input", tmp_path / "text.png", match="is no image")
+    refused("sample", translator, *words, "--n", 3, match="--n is 3, and .* have 2 test examples")
+    refused("sample", translator, *words, "--y", 3, match="takes no label")
+    refused("sample", translator, *words, "--steps", 3, match="Pix2Pix takes no option --steps")
+    refused(
+        "train",
+        "--model",
+        "Pix2Pix",
+        "--data",
+        "digits",
+        "--size",
+        16,
+        "--out",
+        tmp_path / "run",
+        match=r"digits has none \(pairs:DIR makes some\)",
+    )
+    moved = shutil.copytree(translator, tmp_path / "moved")
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    for data, match in (
+        (f"pairs:{tmp_path / 'gone'}", "not at hand, so --input is needed: .*gone"),
+        (None, "given as tensors: name one with --input"),
+    ):
+        (moved / "config.yaml").write_text(yaml.safe_dump(config | {"data": data}))
+        refused("sample", moved, *words, match=match)
+    assert not (tmp_path / "x.png").exists()
