@@ -118,6 +118,7 @@ def curves(rows: Sequence[Row], unit: str = "nats") -> bytes:
     panels = _panels(rows)
     if not panels:
         raise ValueError(f"none of the {len(rows)} rows has a finite loss or term to draw")
+    players = any(title.endswith("/loss") for titles in panels.values() for title in titles)
     columns = min(len(panels), 3 if len(panels) != 4 else 2)
     lines = math.ceil(len(panels) / columns)
     width = {1: 6.4, 2: 9.2}.get(columns, 11.2)
@@ -137,7 +138,7 @@ def curves(rows: Sequence[Row], unit: str = "nats") -> bytes:
         faint_grid(axes)
         if k + columns >= len(panels):
             axes.set_xlabel("epoch", color=INK)
-        if k % columns == 0:
+        if k % columns == 0 and not players:  # whose terms have no unit in common
             axes.set_ylabel(f"{unit} per example", color=INK)
     return drawn(figure)
 
@@ -293,10 +294,13 @@ def new_figure(
 
 
 def heading(axes: "Axes", title: str, note: str = "") -> None:
-    """A bold title to the left, a faint note to the right."""
+    """A bold title to the left, a faint note to the right; below it where both are long."""
     shown = title if title.startswith("$x_") else plain_text(legible(title, "term"))
-    axes.set_title(shown, loc="left", fontsize=10.5, color=INK, weight="bold")
-    axes.set_title(note, loc="right", fontsize=8, color="#6b7078")
+    crowded = 1.4 * len(shown) + len(note) > 46  # characters of the note, beside which it would lie
+    style: dict[str, Any] = {"fontsize": 10.5, "color": INK, "weight": "bold"}
+    axes.set_title(shown, loc="left", pad=18 if crowded else None, **style)
+    axes.annotate(note, (1, 1), (0, 6), xycoords="axes fraction", textcoords="offset points",
+                  ha="right", fontsize=8, color="#6b7078")  # fmt: skip
 
 
 def faint_grid(axes: "Axes", axis: Literal["x", "y"] = "y") -> None:

@@ -1,5 +1,6 @@
 """Distributions that Pyro lacks."""
 
+import math
 from typing import Any
 
 import torch
@@ -96,11 +97,55 @@ class DiscretizedLogistic(TorchDistribution):
         return second - first**2
 
 
+# In parts of a cell: how far rounding may take noise beyond the ends of its cell.
+SLACK = 1e-3
+
+
+class Cell(TorchDistribution):
+    """A real v uniform on the cell [k/K, (k+1)/K] of a level x = k / (K - 1): log q(v) = log K.
+
+    A cell has a thousandth more at both ends for what rounding takes there, so that no draw has
+    density zero.
+
+    Args:
+        level: x.
+        levels: K.
+    """
+
+    arg_constraints = {"level": constraints.unit_interval}  # noqa: RUF012
+    support = constraints.real
+    has_rsample = True
+
+    def __init__(self, level: Tensor, levels: int, validate_args: bool | None = None) -> None:
+        self.level, self.levels = level, levels
+        super().__init__(level.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Any, _instance: object = None) -> "Cell":
+        return Cell(self.level.expand(torch.Size(batch_shape)), self.levels, validate_args=False)
+
+    def _place(self) -> Tensor:
+        return torch.round(self.level * (self.levels - 1))
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
+        shape = self._extended_shape(sample_shape)
+        noise = torch.rand(shape, dtype=self.level.dtype, device=self.level.device)
+        return (self._place() + noise) / self.levels
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        inside = value * self.levels - self._place()
+        logs = torch.full_like(inside, math.log(self.levels))
+        return torch.where((inside >= -SLACK) & (inside <= 1 + SLACK), logs, logs - torch.inf)
+
+    @property
+    def mean(self) -> Tensor:
+        return (self._place() + 0.5) / self.levels
+
+
 class Cut(TorchDistribution):
     """The level k / (K - 1) of the cell [k/K, (k+1)/K] that a real v lies in, without noise.
 
     p(x | v) is 1 for that level and 0 for the others: what makes levels of a density over
-    [0, 1]^D. A cell has a thousandth more at both ends, since rounding takes noise beyond them.
+    [0, 1]^D. Its cells are those of `Cell`.
 
     Args:
         value: v; values outside [0, 1] count as the end that they are beyond when drawn from.
@@ -121,7 +166,7 @@ class Cut(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         inside = self.v * self.levels - torch.round(value * (self.levels - 1))
         zero = torch.zeros_like(inside)
-        return torch.where((inside >= -1e-3) & (inside <= 1 + 1e-3), zero, zero - torch.inf)
+        return torch.where((inside >= -SLACK) & (inside <= 1 + SLACK), zero, zero - torch.inf)
 
     @property
     def mean(self) -> Tensor:

@@ -140,7 +140,8 @@ def draw(
         if len(condition) != n:
             raise ValueError(f"a condition has {len(condition)} entries for {n} samples")
     training = program.training
-    program.eval()
+    if any(module.training for module in program.modules()):
+        program.eval()
     try:
         with torch.no_grad():
             own = getattr(program, "generate", None)
@@ -148,7 +149,8 @@ def draw(
                 return own(n, *conditions, mean=mean, **options)
             return generate(program, n, *conditions, shape=shape, mean=mean)
     finally:
-        program.train(training)
+        if training:
+            program.train()
 
 
 def generate(
@@ -200,7 +202,7 @@ def require_normalised(program: nn.Module, factors: tuple[str, ...]) -> None:
     if density == "implicit":
         raise ValueError(
             f"{name} is implicit: it draws samples but has no density, so there is no likelihood; "
-            "judge its samples instead (ppgen evaluate RUN --metrics fid,precision_recall)"
+            "judge its samples instead (ppgen evaluate RUN --metrics fid,kid,precision_recall)"
         )
     if factors or density == "unnormalized":
         raise ValueError(

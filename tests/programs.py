@@ -741,6 +741,11 @@ CASES: dict[str, Case] = {
     "gan": _gan(),
     "gan-conditional": _gan(classes=3, loss="hinge"),
     "gan-wasserstein": _gan(loss="wasserstein_gp"),
+    "gan-dcgan-conditional": _gan((1, 8, 8), 256, 3, network="dcgan"),
+    "gan-resnet-wasserstein": _gan((1, 8, 8), 5, network="resnet", loss="wasserstein_gp"),
+    "gan-augmented": _gan(
+        (3, 8, 8), 256, network="dcgan", loss="hinge", augment="colour,translation,cutout"
+    ),
     "pix2pix": Case(
         lambda: Pix2Pix((3, 16, 16), condition_shape=(1, 16, 16), channels=2, levels=256),
         (3, 16, 16),

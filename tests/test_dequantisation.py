@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ppgen import ELBO, fit
 from ppgen.compile import Compiled
 from ppgen.data import Dataset
+from ppgen.distributions import Cell, Cut
 from ppgen.models.dequantisation import UniformDequantiser, VariationalDequantiser
 from ppgen.models.flow import Flow
 from ppgen.nn.bijections import Bijection
@@ -246,3 +247,19 @@ def test_training_learns_the_noise_and_keeps_it(tmp_path):
     # Uniform on a cell under the best Gaussian: log sqrt(2 pi e / 12) nats a dimension.
     assert found["uniform"] < -3 * 0.15
     assert found["uniform"] + 0.2 < found["variational"] <= 0.0
+
+
+def test_no_draw_of_the_uniform_dequantiser_is_impossible():
+    """Rounding takes one draw in some millions onto the end of its cell."""
+    for levels in (2, 17, 256):
+        x = torch.full((2**20,), 1.0)
+        law = Cell(x, levels)
+        end = torch.full_like(x, 1.0)  # the end itself, and the numbers next to it
+        for v in (law.sample(), end, torch.nextafter(end, end + 1), law.mean):
+            assert (law.log_prob(v) == math.log(levels)).all()
+            assert (Cut(v, levels).log_prob(x) == 0).all()
+        assert (law.log_prob(law.mean - 1 / levels) == -math.inf).all()
+        assert (Cut(law.mean - 1 / levels, levels).log_prob(x) == -math.inf).all()
+    v = Cell(torch.tensor([0.0, 0.5, 1.0]), 3).sample((50_000,))
+    torch.testing.assert_close(v.mean(0), torch.tensor([1, 3, 5]) / 6, atol=3e-3, rtol=0)
+    assert (Cut(v, 3).mean == torch.tensor([0.0, 0.5, 1.0])).all()

@@ -503,6 +503,107 @@ def inpainting(found):
     assert found[f"{often}: diversity"] > 0.3  # several completions, not one
 
 
+@example
+def gaussian_mixture(found):
+    for components in (1, 2, 5, 10, 20):
+        # the same likelihood as by EM, within a hundredth, unless the optima are others
+        ours, theirs = found[f"{components}: train"], found[f"{components}: train by EM"]
+        assert ours == pytest.approx(theirs, abs=0.01 if components < 5 else 0.06)
+    tests = [found[f"{components}: test"] for components in (1, 2, 5, 10, 20)]
+    assert tests == sorted(tests)
+    assert found["5: test"] < found["VAE"] < found["20: test"] + 0.05
+
+
+@example
+def flow_steps(found):
+    assert found["integral"] == pytest.approx(1, abs=0.01)
+    assert abs(found["log p and the sum of the steps"]) < 1e-3
+    assert found["test log p"] > found["test log p, one Gaussian"] + 1.2
+    for layer in range(1, 7):  # a coupling keeps one half
+        assert found[f"layer {layer}: least moved"] == 0 < found[f"layer {layer}: most moved"]
+
+
+@example
+def flow_directions(found):
+    for size in (2, 4, 8, 16, 32, 64):
+        turns = {(kind, work): found[f"{kind}, {size}: {work} turns"]
+                 for kind in ("MAF", "IAF", "coupling") for work in ("train", "sample")}  # fmt: skip
+        slow = {("MAF", "sample"), ("IAF", "train")}
+        assert turns == {key: size if key in slow else 1 for key in turns}
+    assert found["train: IAF / MAF"] > 4 and found["sample: MAF / IAF"] > 4
+
+
+@example
+def dequantisation(found):
+    for noise in ("uniform", "variational"):
+        bound, several = (found[f"{noise}: {name}"] for name in ("bound", "bound of 8 particles"))
+        exact = found[f"{noise}: exact"]
+        assert bound < several + 1e-3 and several < exact + 1e-3
+        assert exact < -found["entropy of the data"]
+    gaps = [found[f"{n}: exact"] - found[f"{n}: bound"] for n in ("uniform", "variational")]
+    assert gaps[0] > 0.04 and gaps[1] < 0.2 * gaps[0]
+    assert found["variational: exact"] > found["uniform: exact"]
+
+
+@example
+def optimal_discriminator(found):
+    assert found["shift 0: JS"] < found["shift 1.5: JS"] < found["shift 3: JS"] < math.log(2)
+    for shift in ("0", "1.5", "3"):
+        error = found[f"shift {shift}: error of V(D)"]
+        best = found[f"shift {shift}: -log 4 + 2 JS"]
+        assert found[f"shift {shift}: V(D)"] == pytest.approx(best, abs=4 * error)
+        assert best == pytest.approx(-math.log(4) + 2 * found[f"shift {shift}: JS"])
+        assert error < 0.005
+        assert found[f"shift {shift}: mean |D - D*|"] < 0.02
+
+
+@example
+def vanishing_gradient(found):
+    for loss in ("minimax", "nonsaturating", "wasserstein_gp"):
+        for a in (1, 2, 3, 4, 5):
+            best = found[f"{loss}: best at {a}"]
+            assert found[f"{loss}: gradient at {a}"] == pytest.approx(best, rel=0.06)
+    assert found["minimax: best at 5"] < 0.05 < 0.4 < found["minimax: best at 2"]
+    assert found["nonsaturating: best at 5"] > 100 * found["minimax: best at 5"]
+    last = {
+        loss: found[f"{loss}: gradient after 250 steps"] for loss in ("minimax", "nonsaturating")
+    }
+    assert found["minimax: gradient after 0 steps"] < 2 * last["minimax"] < 0.15
+    assert last["nonsaturating"] > 20 * found["nonsaturating: gradient after 0 steps"]
+
+
+@example
+def mode_collapse(found):
+    assert found["data: covered"] == 8 and found["data: good"] > 0.97
+    assert found["wasserstein_gp: least covered"] >= 7
+    for loss in ("minimax", "nonsaturating"):
+        assert found[f"{loss}: covered"] < 5
+        assert found[f"{loss}: good"] < found["wasserstein_gp: good"]
+
+
+@example
+def sample_scores(found):
+    names = ("real", "blurred", "noise", "one class", "copied")
+    score = {name: {key.partition(": ")[2]: value for key, value in found.items()
+                    if key.startswith(f"{name}: ")} for name in names}  # fmt: skip
+    for distance in ("fid", "kid"):
+        real, blurred, noise = (score[name][distance] for name in names[:3])
+        assert noise > 3 * blurred and blurred > 3 * abs(real)
+    assert score["one class"]["recall"] < 0.3 and score["one class"]["precision"] > 0.6
+    assert score["real"]["c2st"] == pytest.approx(0.5, abs=0.15)
+    assert score["noise"]["c2st"] > 0.9
+    # copies are good samples to all scores but one
+    assert score["copied"]["nearer to training"] > 0.95
+    assert score["copied"]["precision"] > 0.8 and score["copied"]["recall"] > 0.7
+    assert score["real"]["nearer to training"] == pytest.approx(0.5, abs=0.12)
+
+
+@example
+def sketch_to_image(found):
+    assert found["shapes in their own colour"] > 0.9
+    assert found["distance of the drawing"] < 0.6 * found["distance of the mean picture"]
+
+
 # alarm's file has tables whose printed digits do not sum to one exactly
 @pytest.mark.filterwarnings(r"ignore:alarm. \d+ columns of tables sum to 1 only:UserWarning")
 @pytest.mark.parametrize("name", CHECKS)

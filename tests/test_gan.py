@@ -222,6 +222,8 @@ def test_each_player_has_its_steps_rates_and_averages():
     assert small(loss="wasserstein_gp", discriminator_steps=2).discriminator_steps == 2
     plain = small().objectives()["discriminator"]
     assert (plain.steps, plain.betas, plain.unit) == (1, (0.5, 0.999), "nats")
+    smooth = small((1, 8, 8), network="dcgan").objectives()["generator"]
+    assert (smooth.betas, smooth.unit) == ((0.0, 0.9), "nats")
 
 
 def test_the_projection_makes_scores_depend_on_the_label():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
+from ..distributions import Cell
 from ..nn.bijections import BijectionTransform
 from ..nn.noise_flow import NoiseFlow
 
@@ -28,8 +29,7 @@ class UniformDequantiser(nn.Module):
         self.shape, self.levels = shape, levels
 
     def forward(self, x: Tensor) -> Any:
-        low = torch.round(x * (self.levels - 1)) / self.levels
-        return dist.Uniform(low, low + 1 / self.levels).to_event(len(self.shape))
+        return Cell(x, self.levels).to_event(len(self.shape))
 
 
 class VariationalDequantiser(nn.Module):

@@ -112,5 +112,7 @@ class Flow(Program):
             raise ValueError(f"temperature must be positive; got {temperature}")
         like = next(self.parameters())
         y = conditions[0] if conditions else None
-        drawn = self.distribution(n, label_of(self, like, y), temperature).sample()
+        # What a draw of `distribution` does, without what it costs to make one.
+        noise = temperature * torch.randn(n, *self.shape, dtype=like.dtype, device=like.device)
+        drawn, _ = self.bijection(noise, label_of(self, like, y))
         return drawn if self.levels is None else Cut(drawn, self.levels).mean

@@ -69,6 +69,9 @@ class GAN(Program):
             "colour,translation,cutout"; see `Augment`.
         levels: levels of the data, 2 for binary; None for reals.
 
+    Attributes:
+        smooth: whether the discriminator's slopes are held down, by spectral norm or penalty.
+
     Raises:
         ValueError: impossible numbers, unknown names, shapes that a network does not take.
     """
@@ -127,6 +130,7 @@ class GAN(Program):
             network = "dcgan" if image else "mlp"
         if spectral_norm is None:
             spectral_norm = network in ("dcgan", "resnet") and loss != "wasserstein_gp"
+        self.smooth = bool(spectral_norm) or loss == "wasserstein_gp"
         if isinstance(network, nn.Module):
             for part in ("generator", "discriminator"):
                 if not isinstance(getattr(network, part, None), nn.Module):
@@ -134,10 +138,10 @@ class GAN(Program):
             self.generator = network.generator  # type: ignore[assignment]
             self.discriminator = network.discriminator  # type: ignore[assignment]
         else:
-            plain = spectral_norm or loss == "wasserstein_gp"
+            batch_norm = normalise == "batch" and not self.smooth
             self.generator, self.discriminator = _networks(
                 network, self.shape, latent_dim, num_classes or 0, tuple(hidden), channels,
-                normalise, "batch" if normalise == "batch" and not plain else "none", spectral_norm,
+                normalise, "batch" if batch_norm else "none", spectral_norm,
             )  # fmt: skip
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:

@@ -17,14 +17,10 @@ from ..sites import Structure, accepted, isolated
 
 Loss = Literal["minimax", "nonsaturating", "wasserstein_gp", "hinge"]
 LOSSES = ("minimax", "nonsaturating", "wasserstein_gp", "hinge")
-# Adam's averages: short ones, since the other player's move changes the loss (Radford et al. 2016,
-# section 4; Gulrajani et al. 2017, algorithm 1; Miyato et al. 2018, table 1).
-BETAS = {
-    "minimax": (0.5, 0.999),
-    "nonsaturating": (0.5, 0.999),
-    "wasserstein_gp": (0.0, 0.9),
-    "hinge": (0.0, 0.9),
-}
+# Adam's averages are short, since the other player's move changes the loss: those of Radford et al.
+# (2016, section 4), and shorter ones where the discriminator is held smooth, by a penalty
+# (Gulrajani et al. 2017, algorithm 1) or a spectral norm (Miyato et al. 2018, section 4).
+BETAS, SMOOTH_BETAS = (0.5, 0.999), (0.0, 0.9)
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
@@ -90,7 +86,7 @@ class Player(Objective):
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__(program)
-        self.betas = BETAS[self.program.loss]
+        self.betas = SMOOTH_BETAS if self.program.smooth else BETAS
         self.unit = "nats" if logarithmic(self.program.loss) else "score"
 
     def prepare(self, *batch: Tensor) -> Structure:

@@ -147,6 +147,7 @@ class Pix2Pix(Program):
         width_of_patches = channels if discriminator_channels is None else discriminator_channels
         at_least_one("discriminator_channels", width_of_patches)
         self.loss, self.levels, self.dropout = loss, levels, dropout
+        self.smooth = loss == "wasserstein_gp"  # which betas its players take
         self.l1_weight, self.gradient_penalty = float(l1_weight), float(gradient_penalty)
         self.discriminator_steps = at_least_one("discriminator_steps", discriminator_steps)
         self.generator_lr_factor = generator_lr_factor

@@ -1,9 +1,12 @@
 """Flows over vectors, each a choice of layers: RealNVP, MAF, IAF and neural splines."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
+from torch import Tensor
+
+from ..figures import Figure
 from ..names import one_of
 from ..nn.autoregressive import Autoregressive
 from ..nn.bijections import Bijection, Chain, Flattened, Inverted, Standardise
@@ -12,6 +15,7 @@ from ..nn.mlp import ACTIVATIONS
 from ..nn.spline import Affine, Elementwise, RationalQuadratic
 from ..nn.vector_coupling import Coupling, Permutation
 from .flow import Dequantisation, Flow
+from .flow_figures import image_flow_figures
 from .image_flow import multiscale_realnvp
 from .observation import at_least_one
 
@@ -83,6 +87,10 @@ class RealNVP(Flow):
         super().__init__(
             shape, bijection, levels=levels, num_classes=num_classes, dequantisation=dequantisation
         )
+
+    def figures(self, *batch: Tensor) -> Iterator[Figure]:
+        """Of images: temperatures, the way between two of them, and samples scale by scale."""
+        return image_flow_figures(self, *batch)
 
 
 class MAF(Flow):

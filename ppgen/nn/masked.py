@@ -108,13 +108,14 @@ class Unrolled:
             self.context = network.context.weight @ context
             if len(self.weights) == 1:
                 self.biases[0] = self.biases[0] + self.context
-        if len(self.weights) > 1:
-            self.weights[0] = self.weights[0][:, list(network.order)]  # columns as they come
+        turned = network.order[0] != 0  # the last dimension comes first
+        if len(self.weights) > 1 and turned:
+            self.weights[0] = self.weights[0].flip(1)  # columns as they come
         shape = (network.outputs, network.features, -1)
         self.last = self.weights[-1].reshape(shape)
         self.last_bias = self.biases[-1].reshape(shape)
-        if len(self.weights) == 1:
-            self.last = self.last[..., list(network.order)]
+        if len(self.weights) == 1 and turned:
+            self.last = self.last.flip(-1)
         rows = [network.features, *(len(bias) for bias in self.biases[:-1])]
         self.values = [like.new_empty(count, like.shape[1]) for count in rows]
 
