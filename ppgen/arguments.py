@@ -202,7 +202,7 @@ def add_class(parser: Parser, key: str, cls: type, text: str) -> None:
         if str in parts and name in parameters:
             group.add_argument(
                 f"--{key}.{name}",
-                type=str,
+                type=str | None if type(None) in get_args(hints[name]) else str,
                 default=parameters[name].default,
                 help=_documented(cls, name),
             )

@@ -36,7 +36,8 @@ def _train_parser(model: type, objective: type) -> Parser:
 
     parser = Parser(
         prog="ppgen train",
-        description="Train a model on a data set by stochastic variational inference.",
+        description="Train a model on a data set: by stochastic variational inference, or by the "
+        "objectives that it has of its own.",
     )
     parser.add_argument("--config", type=str, help="a saved configuration; options given here win")
     parser.add_argument("--conditional", type=bool, default=False, help="condition on the labels")
@@ -56,11 +57,13 @@ def _train_parser(model: type, objective: type) -> Parser:
     parser.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     parser.add_function_arguments(fit, None, skip=NOT_OPTIONS)
     add_class(parser, "model", model, "short name (`ppgen models`) or package.module.Class")
-    add_class(
-        parser, "objective", objective, "ELBO, ImportanceWeightedELBO or package.module.Class"
-    )
+    implicit = getattr(model, "density", None) == "implicit"  # its objectives are its own
+    if not implicit or objective is not ELBO:
+        add_class(
+            parser, "objective", objective, "ELBO, ImportanceWeightedELBO or package.module.Class"
+        )
     parser.set_defaults(own_defaults(model))
-    if objective is ELBO:
+    if objective is ELBO and not implicit:
         own = getattr(model, "objective_defaults", {})
         parser.set_defaults({f"objective.{name}": value for name, value in own.items()})
     return parser
@@ -162,9 +165,9 @@ def _train(
     )
     last = next((row for row in reversed(run.metrics) if row["split"] == "validation"), None)
     if last is not None:
-        say(
-            f"validation: {losses(last)} {run.info['unit']} an example after {last['step']} steps"
-        )
+        several = any(key.endswith("/loss") for key in last)
+        found = losses(last) if several else f"{losses(last, run.info['unit'])} an example"
+        say(f"validation: {found} after {last['step']} steps")
     more = f" --model {stranger}" if stranger else ""
     say(f"run: {out}; next: ppgen evaluate {out}{more}")
 

@@ -151,6 +151,8 @@ class Compiled(nn.Module):
             raise RuntimeError("the program draws from Python's or NumPy's generator")
         if changed:
             raise RuntimeError(f"the program changes the Python attribute {changed} as it runs")
+        if operation := _counting(graph):
+            raise RuntimeError(f"how many numbers {operation} gives depends on the data")
         if _froze(graph, [*values, *batch]):
             raise RuntimeError("it takes gradients inside, through operations with hidden parts")
         simplify(graph)
@@ -243,6 +245,20 @@ def _moved(before: Any, after: Any) -> bool:
     """Whether NumPy's global generator was drawn from."""
     old, new = before["state"], after["state"]
     return old["pos"] != new["pos"] or not np.array_equal(old["key"], new["key"])
+
+
+def _counting(graph: torch.fx.GraphModule) -> str | None:
+    """An operation whose result's shape depends on numbers, which a recording takes for fixed."""
+    for node in graph.graph.nodes:
+        name = str(node.target)
+        if name.startswith(("aten.nonzero", "aten.masked_select", "aten._unique", "aten.unique")):
+            return name
+        if name == "aten.index.Tensor":
+            for index in node.args[1]:
+                found = None if index is None else index.meta.get("tensor_meta")
+                if found is not None and found.dtype in (torch.bool, torch.uint8):
+                    return "indexing by a mask"
+    return None
 
 
 def _froze(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> bool:

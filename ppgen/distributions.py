@@ -97,8 +97,9 @@ class DiscretizedLogistic(TorchDistribution):
         return second - first**2
 
 
-# In parts of a cell: how far rounding may take noise beyond the ends of its cell.
-SLACK = 1e-3
+def _slack(levels: int, like: Tensor) -> float:
+    """In parts of a cell: how far rounding may take noise beyond the ends of its cell."""
+    return max(1e-3, 4 * torch.finfo(like.dtype).eps * levels)
 
 
 class Cell(TorchDistribution):
@@ -133,8 +134,9 @@ class Cell(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         inside = value * self.levels - self._place()
+        slack = _slack(self.levels, inside)
         logs = torch.full_like(inside, math.log(self.levels))
-        return torch.where((inside >= -SLACK) & (inside <= 1 + SLACK), logs, logs - torch.inf)
+        return torch.where((inside >= -slack) & (inside <= 1 + slack), logs, logs - torch.inf)
 
     @property
     def mean(self) -> Tensor:
@@ -165,8 +167,8 @@ class Cut(TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         inside = self.v * self.levels - torch.round(value * (self.levels - 1))
-        zero = torch.zeros_like(inside)
-        return torch.where((inside >= -SLACK) & (inside <= 1 + SLACK), zero, zero - torch.inf)
+        slack, zero = _slack(self.levels, inside), torch.zeros_like(inside)
+        return torch.where((inside >= -slack) & (inside <= 1 + slack), zero, zero - torch.inf)
 
     @property
     def mean(self) -> Tensor:

@@ -129,13 +129,14 @@ def open_run(
     if isinstance(model, nn.Module):
         program = model
     else:
-        cls = class_of(str(described["class_path"]), model)
         arguments = described.get("init_args")
         if arguments is None:
+            name = str(described["class_path"]).rpartition(".")[2]
             raise ValueError(
-                f"the arguments of {cls.__name__} in {path} could not be written down: build the "
+                f"the arguments of {name} in {path} could not be written down: build the "
                 "program and give it (load(path, model=program))"
             )
+        cls = class_of(str(described["class_path"]), model)
         with torch.random.fork_rng(devices=[]):
             try:
                 program = build(cls, arguments, info["data"], bool(config.get("conditional")))

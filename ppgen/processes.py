@@ -2,14 +2,16 @@
 
 import builtins
 import contextlib
-import io
+import json
 import logging
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ from torch.multiprocessing.spawn import ProcessException
 from .run import Run
 
 Train = Callable[..., None]
+WEIGHTS, REST = "weights.pt", "rest.json"  # what a launch brings back
 
 
 @contextlib.contextmanager
@@ -114,16 +117,21 @@ def launch(fabric: Any, train: Train, job: tuple) -> Run:
     log = logging.getLogger("torch.multiprocessing.spawn")
     level = log.level
     log.setLevel(logging.ERROR)  # of the processes that it ends when one has failed
-    try:
-        with _on_signals(_forward):
-            weights, metrics, info, stop.signal = fabric.launch(_child, _Sent(train, job))
-    except (RuntimeError, ProcessException) as error:
-        raise _in_words(error) from error
-    finally:
-        log.setLevel(level)
-    run.program.load_state_dict(torch.load(io.BytesIO(weights), weights_only=True))
+    # What was learned comes back by files: Fabric reads what a process returns only after it has
+    # ended, and a process cannot end while a pipe is full of what nobody reads.
+    with tempfile.TemporaryDirectory(prefix="ppgen-") as folder:
+        try:
+            with _on_signals(_forward):
+                stop.signal = fabric.launch(_child, _Sent(train, job, Path(folder)))
+        except (RuntimeError, ProcessException) as error:
+            raise _in_words(error) from error
+        finally:
+            log.setLevel(level)
+        weights = torch.load(Path(folder) / WEIGHTS, weights_only=True)
+        rest = json.loads((Path(folder) / REST).read_text())
+    run.program.load_state_dict(weights)
     run.program.eval()
-    run.metrics, run.info = metrics, info
+    run.metrics, run.info = rest["metrics"], rest["info"]
     stop.leave()
     return run
 
@@ -148,12 +156,12 @@ def _in_words(error: Exception) -> Exception:
 class _Sent:
     """A job on its way to another process, where Fabric is not to look into it."""
 
-    def __init__(self, train: Train, job: tuple) -> None:
-        self.train, self.job = train, job
+    def __init__(self, train: Train, job: tuple, folder: Path) -> None:
+        self.train, self.job, self.folder = train, job, folder
 
 
-def _child(fabric: Any, sent: _Sent) -> tuple:
-    """What each spawned process runs; rank 0's result is the launch's."""
+def _child(fabric: Any, sent: _Sent) -> int:
+    """What each spawned process runs; rank 0 writes the result, and its signal is the launch's."""
     train, job = sent.train, sent.job
     run = job[0]
     for module in (run.program, *job[1].values()):  # spawning has put them in shared memory
@@ -162,9 +170,12 @@ def _child(fabric: Any, sent: _Sent) -> tuple:
     stop = Stop()
     with stop.listening():
         train(fabric, *job, stop)
-    weights = io.BytesIO()  # as bytes: a tensor would wait here to be fetched
-    torch.save({name: value.cpu() for name, value in run.program.state_dict().items()}, weights)
-    return weights.getvalue(), run.metrics, run.info, stop.signal
+    if fabric.global_rank == 0:
+        weights = {name: value.cpu() for name, value in run.program.state_dict().items()}
+        torch.save(weights, sent.folder / WEIGHTS)
+        rest = {"metrics": run.metrics, "info": run.info}
+        (sent.folder / REST).write_text(json.dumps(rest))
+    return stop.signal
 
 
 def _forward(number: int, frame: Any) -> None:

@@ -72,7 +72,10 @@ class Program(Recorded, PyroModule):
         return {"elbo": ELBO(self, **self.objective_defaults)}
 
     def initialise(self, *batch: Any, **options: Any) -> None:
-        """Start parameters from data: `fit` calls it once, on a batch of training examples."""
+        """Start parameters from data, on some hundred training examples, as `fit` begins.
+
+        A program that has had its start, since it was trained before, has to leave itself alone.
+        """
 
     def likelihoods(self) -> list[Method]:
         """Ways of its own to the log-likelihood, the first of them the main one.
@@ -139,6 +142,7 @@ def draw(
     for condition in conditions:
         if len(condition) != n:
             raise ValueError(f"a condition has {len(condition)} entries for {n} samples")
+    check_labels(program, conditions)
     training = program.training
     if any(module.training for module in program.modules()):
         program.eval()
@@ -188,11 +192,40 @@ def log_prob(program: nn.Module, x: Tensor, *conditions: Tensor, num_particles: 
     if num_particles < 1:
         raise ValueError(f"num_particles must be 1 or more; got {num_particles}")
     batch = (x, *conditions)
+    _check_levels(program, x)
+    check_labels(program, conditions)
     found = prepare(program, batch)
     require_normalised(program, found.factors)
     many = num_particles > 1 and kind_of(found)[0] != "exact"
     together = many and broadcasts(program, found, batch)
     return log_likelihoods(program, found, batch, num_particles, broadcast=together)
+
+
+def _check_levels(program: nn.Module, x: Tensor) -> None:
+    """Refuse data that are not the program's levels k / (K - 1), where it has K."""
+    levels = getattr(program, "levels", None)
+    if not isinstance(levels, int) or not x.numel():
+        return
+    places = x * (levels - 1)
+    wrong = ~((x >= 0) & (x <= 1) & ((places - places.round()).abs() <= 1e-3))
+    if wrong.any():
+        raise ValueError(
+            f"{type(program).__name__} was made for {levels} levels k / {levels - 1} in [0, 1]; "
+            f"got {x[wrong][0].item():.6g}: scale and round the data, or build it with levels=None"
+        )
+
+
+def check_labels(program: nn.Module, conditions: tuple[Tensor, ...]) -> None:
+    """Refuse labels that are none of the program's classes, where it has any."""
+    classes = getattr(program, "num_classes", None)
+    if classes is None or not conditions or not isinstance(conditions[0], Tensor):
+        return
+    y = conditions[0]
+    if y.is_floating_point() or (len(y) and not (0 <= int(y.min()) and int(y.max()) < classes)):
+        raise ValueError(
+            f"labels of {type(program).__name__} are whole numbers from 0 to {classes - 1}; got "
+            f"{y.dtype} from {y.min().item()} to {y.max().item()}"
+        )
 
 
 def require_normalised(program: nn.Module, factors: tuple[str, ...]) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 PATIENCE = 2.0  # seconds without a bar
 
 
-def losses(row: Mapping[str, Any]) -> str:
+def losses(row: Mapping[str, Any], unit: str = "") -> str:
     """The loss in a row of metrics; of several players, whose sum says nothing, each one's."""
     players = [key for key in row if key.endswith("/loss")]
     if not players:
-        return f"{row['loss']:.2f}"
+        return f"{row['loss']:.2f} {unit}".rstrip()
     return ", ".join(f"{key.removesuffix('/loss')} {row[key]:.2f}" for key in players)
 
 
@@ -29,12 +29,12 @@ class Bar:
             TimeRemainingColumn,
         )
 
-        self.shown, self.total, self.reported = shown, total, step
+        self.shown, self.total, self.reported, self.unit = shown, total, step, unit
         self.progress = Progress(
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn(f"{{task.fields[loss]}} {unit}"),
+            TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
@@ -59,7 +59,7 @@ class Bar:
         if row is None:
             self.progress.update(self.task, completed=step)
         else:
-            self.progress.update(self.task, completed=step, loss=losses(row))
+            self.progress.update(self.task, completed=step, loss=losses(row, self.unit))
 
     def report(self, rows: list[dict[str, Any]]) -> None:
         """Print the newest figures, in at most twenty lines a run."""

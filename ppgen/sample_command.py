@@ -33,6 +33,7 @@ PASSED = {
     "known": "inpaint",
     "mask": "mask",
     "resample": "resample",
+    "temperature": "temperature",
     "callback": "trajectory",
 }
 DRAWS, VARIANTS, HELD_OUT = 100, 8, 30  # by default, of one image, of held-out conditions
@@ -145,6 +146,13 @@ def _parser() -> Parser:
         type=float | None,
         default=None,
         help="of ddim: from 0, deterministic, to 1, as random as ancestral",
+    )
+    found.add_argument(
+        "--temperature",
+        type=float | None,
+        default=None,
+        help="of flows: standard deviation of their noise; below 1 gives likelier, less varied "
+        "draws",
     )
     found.add_argument(
         "--guidance",

@@ -1,5 +1,6 @@
 """The one training loop. It knows programs, objectives and data sets, and no family of models."""
 
+import math
 import os
 import platform
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from .recorded import describe, plain
 from .run import FORMAT, RESUMABLE, Run, check_claim, read_yaml
 from .seeding import seeded
 from .sites import accepted
+
+# Examples that programs may start from: enough for means and deviations, whatever the batch.
+STARTERS, STARTERS_VALUES = 1000, 2**22
 
 
 def fit(
@@ -133,13 +137,15 @@ def fit(
     check_fit(program, dataset)
     objectives = _objectives(program, objective)
     with seeded(seed):
-        first = torch.randperm(len(dataset.train))[:batch_size]
-        batch = dataset.train.batch(first)
+        order = torch.randperm(len(dataset.train))
         for player in objectives.values():
-            player.prepare(*batch)
+            player.prepare(*dataset.train.batch(order[:batch_size]))
+            if len(order) % batch_size == 1:  # which the last batch of every epoch will be
+                player.prepare(*dataset.train.batch(order[:1]))
         if not resume and isinstance(program, Program):
+            count = min(STARTERS, max(1, STARTERS_VALUES // math.prod(dataset.shape)))
             with torch.no_grad():
-                program.initialise(*accepted(program, batch))
+                program.initialise(*accepted(program, dataset.train.batch(order[:count])))
     path = None if out is None else Path(out)
     if path is not None and not is_child():
         check_claim(path, resume=resume, overwrite=overwrite)

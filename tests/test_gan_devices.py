@@ -1,4 +1,7 @@
-"""A GAN on two processes: both players move, the processes agree, and one of them writes."""
+"""A GAN on two processes: both players move, the processes agree, and one of them writes.
+
+Its weights are more than a pipe between processes holds at once.
+"""
 
 import json
 import os
@@ -23,7 +26,7 @@ if __name__ == "__main__":
     x = torch.randint(256, (64, 1, 8, 8), generator=torch.Generator().manual_seed(5)) / 255
     y = torch.arange(64) % 3
     data = Dataset.from_tensors((x, y), (x[:8], y[:8]), (x[:8], y[:8]), levels=256)
-    program = GAN((1, 8, 8), levels=256, latent_dim=3, channels=4, num_classes=3, **arguments)
+    program = GAN((1, 8, 8), levels=256, latent_dim=3, channels=24, num_classes=3, **arguments)
     run = fit(program, data, out=sys.argv[1], steps=6, batch_size=16, devices=2, device="cpu",
               sample_epochs=0, progress=False)
     print(json.dumps([row for row in run.metrics if row["split"] == "train"][-1]))
@@ -56,7 +59,7 @@ def test_both_players_train_on_two_processes(tmp_path, arguments):
     assert row["step"] == 6
     assert {"discriminator/loss", "generator/loss"} <= row.keys()
     torch.manual_seed(0)
-    start = GAN((1, 8, 8), levels=256, latent_dim=3, channels=4, num_classes=3, **arguments)
+    start = GAN((1, 8, 8), levels=256, latent_dim=3, channels=24, num_classes=3, **arguments)
     weights, state = load_checkpoint(out)
     assert len(state["optimizers"]) == 2
     for name, value in start.named_parameters():

@@ -1,5 +1,6 @@
 """Laws that every program of the zoo obeys, ours and strangers'."""
 
+import math
 import random
 import subprocess
 import sys
@@ -158,6 +159,22 @@ def test_programs_without_a_density_have_no_likelihood(case: Case):
     assert found.log_likelihood is None and "is implicit" in str(found.reason)
     with pytest.raises(ValueError, match="is implicit"):
         ELBO(program).prepare(*case.batch())
+
+
+@some(lambda case: hasattr(case.program(), "levels") and case.levels and not implicit(case))
+def test_what_is_no_level_and_no_label_is_refused(case: Case):
+    program = case.program()
+    x, *conditions = case.batch()
+    for wrong in (x + 1.5, x - 0.5, 0 * x + 0.123, x * math.nan):
+        with pytest.raises(ValueError, match=f"was made for {case.levels} levels"):
+            log_prob(program, wrong, *conditions)
+    if case.classes is None:
+        return
+    for labels in (conditions[0] + case.classes, conditions[0] - 1, conditions[0].float()):
+        with pytest.raises(ValueError, match=f"whole numbers from 0 to {case.classes - 1}"):
+            log_prob(program, x, labels)
+        with pytest.raises(ValueError, match="whole numbers"):
+            draw(program, len(labels), labels, shape=case.shape)
 
 
 explicit = some(lambda case: not implicit(case))

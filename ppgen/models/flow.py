@@ -1,5 +1,6 @@
 """Normalizing flows: exact densities by invertible maps (Rezende and Mohamed 2015)."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
@@ -35,6 +36,10 @@ class Flow(Program):
     v = (k + u) / K has a guide, the dequantiser of the noise u in [0, 1)^D: uniform (Theis et al.
     2016) or learned (Ho et al. 2019). Then the ELBO bounds the log-probability of the levels.
 
+    A flow's density reaches a little beyond [0, 1]^D, what the margin of `Logistic` leaves there;
+    draws from it count as the nearest level, and a likelihood leaves them out: one more reason why
+    it is a bound.
+
     A flow of one's own is a subclass that hands its layers to the constructor; `MAF` and its
     siblings are such.
 
@@ -47,6 +52,8 @@ class Flow(Program):
     """
 
     training_defaults: ClassVar[dict[str, float]] = {"lr": 1e-3, "clip_norm": 5.0}
+
+    initialised: Tensor  # whether layers have had their start from data
 
     def __init__(
         self,
@@ -68,6 +75,9 @@ class Flow(Program):
             learned = dequantisation == "variational"
             noise = VariationalDequantiser if learned else UniformDequantiser
             self.dequantiser = noise(self.shape, levels)
+        elif dequantisation == "variational":
+            raise ValueError("dequantisation='variational' is for data with levels; these are reals")
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.uint8))
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
         with pyro.plate("batch", len(x)):
@@ -95,9 +105,12 @@ class Flow(Program):
         return dist.TransformedDistribution(base, [transform])
 
     def initialise(self, x: Tensor, y: Tensor | None = None) -> None:
+        if self.initialised:
+            return
         self.bijection.initialise(
             x if self.levels is None else self.dequantiser(x).sample(), label_of(self, x, y)
         )
+        self.initialised.fill_(1)
 
     def generate(
         self, n: int, *conditions: Tensor, mean: bool = False, temperature: float = 1.0
@@ -108,8 +121,8 @@ class Flow(Program):
             temperature: standard deviation of z; below 1 gives likelier, less varied draws
                 (Kingma and Dhariwal 2018).
         """
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive; got {temperature}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite; got {temperature}")
         like = next(self.parameters())
         y = conditions[0] if conditions else None
         # What a draw of `distribution` does, without what it costs to make one.

@@ -37,7 +37,7 @@ def scales_of(shape: Sequence[int], scales: int | None = None) -> int:
         even = "x".join(str(side + side % 2) for side in sides)
         raise ValueError(
             f"shape {tuple(shape)} cannot be split into 2x2 blocks: odd {odd}; pad or resize to "
-            f"{even}"
+            f"{even}, or take RealNVP with network='mlp'"
         )
     if scales is None:
         most = min(possible, MOST)

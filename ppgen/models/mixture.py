@@ -1,5 +1,6 @@
 """The finite Gaussian mixture, its class summed out: an exact likelihood."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..names import one_of
+from ..nn.bijections import location_and_scale
 from ..program import Program
 from .observation import at_least_one
 
@@ -21,14 +23,15 @@ class GaussianMixture(Program):
     log p(x) = log sum_k w_k N(x; m_k, S_k), exact (Bishop 2006, eq. 9.14); a density, also of data
     with levels. A VAE is its infinite relative: every z is a component. `fit` climbs the same
     likelihood as EM does, by gradients. The means start at data points far apart (k-means++, Arthur
-    and Vassilvitskii 2007), the covariances at that of the data divided among the components.
+    and Vassilvitskii 2007), the covariances at that of the data, its volume divided among the
+    components.
 
     Args:
         shape: of one example, which has D numbers.
         components: K.
         covariance: "diag", or "full" (D x D a component; D at most 1,024).
         floor: added to every variance, so that no component can shrink onto one example; in units
-            of the data squared.
+            of the variance of the data.
         levels: of the data, kept for checks; the density takes them as reals.
 
     Raises:
@@ -39,6 +42,10 @@ class GaussianMixture(Program):
     density = "exact"
     training_defaults: ClassVar[dict[str, float]] = {"lr": 0.02}
     picture_words: ClassVar[str] = "the mean of its component"
+
+    loc: Tensor
+    scale: Tensor
+    initialised: Tensor
 
     def __init__(
         self,
@@ -62,6 +69,10 @@ class GaussianMixture(Program):
                 f"covariance='full' has {size} x {size} numbers a component for shape "
                 f"{self.shape}: at most 1,024 x 1,024; use 'diag'"
             )
+        # Means and scales are in deviations of the data, so that its units do not matter.
+        self.register_buffer("loc", torch.zeros(size))
+        self.register_buffer("scale", torch.ones(size))
+        self.register_buffer("initialised", torch.zeros((), dtype=torch.uint8))
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, size))
         self.log_scales = nn.Parameter(torch.zeros(components, size))
@@ -76,10 +87,17 @@ class GaussianMixture(Program):
 
     def component(self, k: Tensor) -> Any:
         """p(x | k) over flattened x, batch shape that of k, event shape (D,)."""
-        scales = (2 * self.log_scales).exp().add(self.floor).sqrt()
+        centres, scales = self._centres(), self._scales()
         if self.covariance == "diag":
-            return dist.Normal(self.means[k], scales[k]).to_event(1)
-        return dist.MultivariateNormal(self.means[k], scale_tril=self._triangles(scales)[k])
+            return dist.Normal(centres[k], scales[k]).to_event(1)
+        return dist.MultivariateNormal(centres[k], scale_tril=self._triangles(scales)[k])
+
+    def _centres(self) -> Tensor:
+        """Means of the components in units of the data, (components, D)."""
+        return self.loc + self.scale * self.means
+
+    def _scales(self) -> Tensor:
+        return self.scale * (2 * self.log_scales).exp().add(self.floor).sqrt()
 
     def _triangles(self, scales: Tensor) -> Tensor:
         """Cholesky factors, (components, D, D)."""
@@ -89,23 +107,34 @@ class GaussianMixture(Program):
         return scales[:, :, None] * unit
 
     def initialise(self, x: Tensor) -> None:
+        if self.initialised:
+            return
         from sklearn.cluster import kmeans_plusplus
 
         flat = x.flatten(1)
+        loc, scale = location_and_scale(flat)
+        self.loc.copy_(loc)
+        self.scale.copy_(scale)
+        flat = (flat - loc) / scale
         seed = int(torch.randint(2**31, ()))
         if len(flat) >= self.components:
             points, _ = kmeans_plusplus(flat.cpu().numpy(), self.components, random_state=seed)
             self.means.copy_(torch.from_numpy(points))
         else:
             self.means.copy_(flat[torch.randint(len(flat), (self.components,))])
-        spread = flat.std(0, unbiased=False).clamp(min=self.floor**0.5)
-        share = self.components ** (-1 / flat.shape[1])
-        self.log_scales.copy_((spread * share).log().expand_as(self.log_scales))
+        self.log_scales.fill_(-math.log(self.components) / flat.shape[1])
+        self.initialised.fill_(1)
 
     def generate(self, n: int, *conditions: Tensor, mean: bool = False) -> Tensor:
         """Draws of a class and then of x; with `mean`, the mean of the class drawn."""
         k = dist.Categorical(logits=self.logits).sample((n,))
-        x = self.means[k] if mean else self.component(k).sample()
+        x = self._centres()[k]
+        if not mean:
+            noise, scales = torch.randn_like(x), self._scales()
+            if self.covariance == "diag":
+                return (x + scales[k] * noise).unflatten(1, self.shape)
+            for one, triangle in enumerate(self._triangles(scales)):  # never D x D for each draw
+                x = torch.where((k == one)[:, None], x + noise @ triangle.T, x)
         return x.unflatten(1, self.shape)
 
     def responsibilities(self, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class RealNVP(Flow):
             couplings a scale, by default 2.
         hidden: widths of the network of each coupling, by default two of 128; for "multiscale"
             one number, the channels at the finest scale, by default 64.
-        activation: "relu", "gelu", "tanh" or "silu", of the "mlp" networks.
+        activation: "relu", the default, "gelu", "tanh" or "silu", of the "mlp" networks.
         scales: how often "multiscale" halves the sides; None for what suits the shape.
         levels: of the data, dequantised; None for reals.
         num_classes: classes of the label y; None for none.
@@ -55,8 +55,8 @@ class RealNVP(Flow):
         *,
         network: Network | None = None,
         layers: int | None = None,
-        hidden: Sequence[int] | None = None,
-        activation: Activation = "relu",
+        hidden: int | Sequence[int] | None = None,
+        activation: Activation | None = None,
         scales: int | None = None,
         levels: int | None = None,
         num_classes: int | None = None,
@@ -65,6 +65,7 @@ class RealNVP(Flow):
         if network is None:
             network = "multiscale" if len(shape) == 3 else "mlp"
         one_of("network", network, get_args(Network))
+        hidden = (hidden,) if isinstance(hidden, int) else hidden
         if network == "mlp":
             if scales is not None:
                 raise ValueError("scales are those of network='multiscale'; leave them out")
@@ -72,9 +73,11 @@ class RealNVP(Flow):
                 (128, 128) if hidden is None else hidden,
                 8 if layers is None else layers,
             )
-            made = _couplings(shape, Affine, count, widths, activation, num_classes)
+            made = _couplings(shape, Affine, count, widths, activation or "relu", num_classes)
             bijection = _of_vectors(shape, made, levels)
         else:
+            if activation is not None:
+                raise ValueError("activation is that of network='mlp'; leave it out")
             channels = (64,) if hidden is None else tuple(hidden)
             if len(channels) != 1:
                 raise ValueError(
@@ -274,8 +277,12 @@ def _check(layers: int, hidden: Sequence[int], activation: str) -> None:
 
 
 def _of_vectors(shape: Sequence[int], layers: Sequence[Bijection], levels: int | None) -> Bijection:
-    """The layers on flattened examples; logits of levels come standardised, as reals do."""
+    """The layers on flattened examples; logits of levels come standardised, as reals do.
+
+    A pixel that hardly varies at first, at the border of a digit, gets a tenth of the others' scale
+    at least: ink there would otherwise lie hundreds of deviations out.
+    """
     features = math.prod(shape)
     if levels is not None:
-        layers = [*layers, Standardise((features,))]
+        layers = [*layers, Standardise((features,), floor=0.1)]
     return Chain(layers) if len(shape) == 1 else Flattened(Chain(layers), tuple(shape))

@@ -100,13 +100,19 @@ class Standardise(Bijection):
     """x = loc + scale z with the mean and standard deviation of the first batch, one a dimension.
 
     Not trained: it spares the layers above the units of the data.
+
+    Args:
+        shape: of x.
+        floor: a share of the largest scale that none goes below, for dimensions in one unit: those
+            that hardly vary in the first batch may do so later.
     """
 
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], floor: float = 0.0) -> None:
         super().__init__()
+        self.floor = floor
         self.register_buffer("loc", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
 
@@ -117,10 +123,20 @@ class Standardise(Bijection):
         return (x - self.loc) / self.scale, -self.scale.log().sum().expand(len(x))
 
     def initialise(self, x: Tensor, context: Tensor | None = None) -> None:
-        self.loc.copy_(x.mean(0))
-        if len(x) > 1:
-            deviation = x.std(0)
-            self.scale.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+        mean, deviation = location_and_scale(x)
+        self.loc.copy_(mean)
+        self.scale.copy_(deviation.clamp(min=self.floor * deviation.max()))
+
+
+def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of data (n, *shape), a deviation of one where they are constant.
+
+    Constant but for rounding: a deviation below a millionth of the size of the numbers is none.
+    """
+    mean = x.mean(0)
+    deviation = x.std(0, unbiased=False)
+    least = 1e-6 * x.abs().amax(0)
+    return mean, torch.where(deviation > least, deviation, torch.ones_like(deviation))
 
 
 class Logistic(Bijection):

@@ -98,7 +98,8 @@ class RationalQuadratic(Elementwise):
         # knot_j = -bound + 2 bound sum_{k<j} (smallest + (1 - K smallest) share_k): one product.
         least = self.place * (2 * self.bound * SMALLEST) - self.bound
         free = 2 * self.bound * (1 - bins * SMALLEST)
-        knots = torch.addmm(least, self.below, shares, alpha=free)
+        with torch.autocast(shares.device.type, enabled=False):  # halved, knots lose their order
+            knots = torch.addmm(least, self.below, shares, alpha=free)
         # Zero is a slope of one, there and in the padding: the ends meet the identity smoothly.
         raw = F.pad(inner.reshape(bins - 1, -1), (0, 0, 1, 1))
         slopes = F.softplus(raw + math.log(math.expm1(1 - SMALLEST))) + SMALLEST

@@ -6,17 +6,24 @@ from typing import Any
 
 import torch
 from pyro.distributions import ConditionalTransformModule, TransformModule
+from pyro.distributions.conditional import (
+    ConditionalComposeTransformModule,
+    ConstantConditionalTransform,
+    _ConditionalInverseTransformModule,
+)
 from torch import Tensor, nn
 from torch.distributions import Transform
+from torch.distributions.transforms import ComposeTransform, _InverseTransform
 
-from .bijections import Bijection
+from .bijections import Bijection, Chain, Inverted
 
 
 def from_pyro(transform: TransformModule | ConditionalTransformModule | Transform) -> Bijection:
     """A transform of Pyro or PyTorch as a bijection: its call takes noise to data.
 
-    All of `pyro.distributions.transforms` will do, conditional ones with the context of the flow:
-    ``Flow((2,), Chain([from_pyro(T.spline_coupling(2)), ...]))``. Pyro's autoregressive transforms
+    Those of `pyro.distributions.transforms` will do, composed and inverted ones too, conditional
+    ones with the context of the flow: ``Flow((2,), Chain([from_pyro(T.spline_coupling(2)), ...]))``.
+    What selects points by a mask, as Pyro's splines do, cannot be traced and runs as plain Pyro. Pyro's autoregressive transforms
     run fast from noise to data, the direction of samples. Density training wants the other:
     ``Inverted(from_pyro(T.affine_autoregressive(64)))``; as does a transform without an inverse,
     such as `Planar`.
@@ -33,7 +40,18 @@ def from_pyro(transform: TransformModule | ConditionalTransformModule | Transfor
         raise TypeError(
             f"from_pyro takes a transform of Pyro or PyTorch; got {type(transform).__name__}"
         )
+    if isinstance(transform, ConditionalComposeTransformModule):
+        return Chain(from_pyro(_constant(part)) for part in transform.transforms)
+    if isinstance(transform, ComposeTransform):
+        return Chain(from_pyro(part) for part in transform.parts)
+    if isinstance(transform, (_InverseTransform, _ConditionalInverseTransformModule)):
+        return Inverted(from_pyro(transform.inv))
     return _FromPyro(transform)
+
+
+def _constant(part: Any) -> Any:
+    """A part of a conditional composition, out of the wrapping of those that take no context."""
+    return part.transform if isinstance(part, ConstantConditionalTransform) else part
 
 
 def from_zuko(transform: nn.Module) -> Bijection:
@@ -70,7 +88,7 @@ class _FromPyro(Bijection):
         with _as_it_was(self.transform):
             transform = self._under(context)
             x = transform(z)
-            return x, _summed(transform.log_abs_det_jacobian(z, x), len(z))
+            return x, _summed(transform.log_abs_det_jacobian(z, x), transform, z)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with _as_it_was(self.transform):
@@ -82,7 +100,7 @@ class _FromPyro(Bijection):
                     f"{type(transform).__name__} has no inverse, which the density of data needs: "
                     "put it the other way round, Inverted(from_pyro(...))"
                 ) from None
-            return z, -_summed(transform.log_abs_det_jacobian(z, x), len(x))
+            return z, -_summed(transform.log_abs_det_jacobian(z, x), transform, z)
 
     def _under(self, context: Tensor | None) -> Any:
         if not isinstance(self.transform, ConditionalTransformModule):
@@ -110,12 +128,13 @@ class _FromZuko(Bijection):
         else:
             image = transform(value)
             log_det = transform.log_abs_det_jacobian(value, image)
-        return image, _summed(log_det, len(value))
+        return image, _summed(log_det, transform, value)
 
 
-def _summed(log_det: Tensor, n: int) -> Tensor:
-    """(n,) of log-determinants that a transform may give for each number."""
-    return log_det.reshape(n, -1).sum(1)
+def _summed(log_det: Tensor, transform: Any, value: Tensor) -> Tensor:
+    """(n,) of log-determinants: one for each event of the transform, or the same for several."""
+    events = value.shape[: value.dim() - transform.domain.event_dim]
+    return log_det.expand(events).reshape(len(value), -1).sum(1)
 
 
 @contextmanager
