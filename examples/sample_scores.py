@@ -2,15 +2,21 @@ r"""Scores of samples, on sets whose faults are known: what each score sees, and
 
 Against 180 held-out digits, in the features f of a classifier of digits, are held as many of
 
-    real        other digits of the data, which no model can beat
+    real        other held-out digits: what a perfect model gets, and none beats but by chance
     blurred     these, a little blurred
     noise       independent uniform pixels
-    one class   real threes alone: a model that lost its modes
+    one class   training threes alone: a model that lost its modes
     copied      training digits with a speck of noise: a model that learned its data by heart
+
+The classifier has learned the labels of the training digits too, so that features of its own
+training data are not quite those of new data: "real" must be new to it.
 
 FID and KID are distances of the distributions of f,
 
     FID = ||m - m_r||^2 + tr(C + C_r - 2 (C C_r)^(1/2)),    KID = MMD^2 with (f . g / d + 1)^3
+
+(below 0 for real digits here: both splits hold each class in equal numbers, so that they are more
+alike than independent sets are);
 
 precision is the share of samples near the data and recall the share of data near samples, c2st the
 accuracy of a classifier that tells samples from data, and the last the share of samples that lie
@@ -40,9 +46,9 @@ def blurred(x):
 
 
 def sets(data):
-    """The sets by name, and what is left to train on: no real digit is both."""
-    x, y = data.train.batch(torch.randperm(data.size))
-    real, x, y = x[:COUNT], x[COUNT:], y[COUNT:]
+    """The sets by name, and what is left to train on: no three is both."""
+    real = data.validation.batch(slice(COUNT))[0]
+    x, y = data.train.batch(slice(None))
     threes = x[y == 3]
     rest = torch.cat([x[y != 3], threes[: len(threes) // 2]])
     rest = rest[torch.randperm(len(rest))]

@@ -27,7 +27,7 @@ _HOMES = {
     "Dataset": "data",
     "evaluate": "evaluation",
     "Likelihood": "likelihood",
-    "Score": "sample_scores",
+    "Score": "score_record",
     "Run": "run",
 }
 __all__ = [*_HOMES]

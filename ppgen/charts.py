@@ -299,8 +299,12 @@ def heading(axes: "Axes", title: str, note: str = "") -> None:
     crowded = 1.4 * len(shown) + len(note) > 46  # characters of the note, beside which it would lie
     style: dict[str, Any] = {"fontsize": 10.5, "color": INK, "weight": "bold"}
     axes.set_title(shown, loc="left", pad=18 if crowded else None, **style)
-    axes.annotate(note, (1, 1), (0, 6), xycoords="axes fraction", textcoords="offset points",
-                  ha="right", fontsize=8, color="#6b7078")  # fmt: skip
+    faint: dict[str, Any] = {"fontsize": 8, "color": "#6b7078"}
+    if crowded:  # two titles of one axes stand on one line
+        axes.annotate(note, (1, 1), (0, 6), xycoords="axes fraction",
+                      textcoords="offset points", ha="right", **faint)  # fmt: skip
+    else:
+        axes.set_title(note, loc="right", **faint)
 
 
 def faint_grid(axes: "Axes", axis: Literal["x", "y"] = "y") -> None:

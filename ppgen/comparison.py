@@ -15,14 +15,16 @@ from torch import nn
 
 from . import evaluation
 from .comparison_records import Group, Row, Space, cautions, grouped, listed, reasons_apart
-from .comparison_scores import chosen, lacking, placed, score_notes, wanted_terms
+from .comparison_scores import chosen, lacking, placed, score_notes
 from .comparison_text import LEGEND, csv_of, table_of
 from .data import Dataset
 from .evaluation_record import NOT_ASKED, Evaluation, stored_evaluation
 from .loading import open_run, template
 from .names import one_of
+from .processes import find_device
 from .run import Run, check_format, read_yaml
-from .sample_scores import NUMBERS, Score, check_metrics
+from .sample_scores import planned
+from .score_record import NUMBERS, Score, check_metrics
 from .sites import accepted
 
 Evaluate = Literal["missing", "all", "never"]
@@ -110,8 +112,9 @@ def compare(
     number, the first of its methods.
 
     Scores of samples have places of their own, among runs of the same data by the same extractor,
-    of as many samples, means or draws alike; others are shown without one, with the reason. They
-    are what the evaluations hold; `metrics` computes what is missing.
+    of as many samples, given the same of the examples, means or draws alike; others are shown
+    without one, with the reason. They are what the evaluations hold, of whatever seed; `metrics`
+    computes what is missing.
 
     Args:
         runs: runs, or their directories.
@@ -154,17 +157,26 @@ def compare(
                 f"{name} has no {missing} and its data are not at hand, as tensors never are: "
                 "ppgen.evaluate(run) where they are, or compare without (evaluate never)"
             )
+    asked: dict[str, Any]
     options: dict[str, Any] = {"particles": particles, "limit": limit, "others": others}
     options |= {"split": split, "device": device, "seed": seed}
     scoring = {"samples": samples, "features": features, "means": means}
+    wanted_terms: dict[str, tuple] = {}
+    for name, run in opened.items():  # what is refused is refused before any is evaluated
+        if metrics and evaluate != "never" and run.dataset is not None:
+            asked = {**scoring, "split": split, "device": find_device(device), "seed": seed}
+            try:
+                plan = planned(run.program, run.dataset, metrics, progress=progress, **asked)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            wanted_terms[name] = plan.terms
     done: dict[str, Evaluation | None] = {}
     scores: dict[str, tuple[Score, ...]] = {}
     for name, run in opened.items():
-        found, terms = stored[name], None
-        asked: dict[str, Any] = {"likelihood": _unknown(found)}
+        found, terms = stored[name], wanted_terms.get(name)
+        asked = {"likelihood": _unknown(found)}
         try:
-            if metrics and evaluate != "never":
-                terms = wanted_terms(run, scoring, split, device, progress)
+            if terms is not None:
                 lacks = metrics if evaluate == "all" else lacking(found, metrics, terms)
                 asked |= {"metrics": lacks, **scoring} if lacks else {}
             if evaluate != "never" and (asked["likelihood"] or asked.get("metrics")):
@@ -180,15 +192,14 @@ def compare(
                 s for s in scores[name]
                 if s.metric in numbers and (terms is None or s.terms == terms)
             )  # fmt: skip
-    shown = chosen(scores)
-    entries = placed([_rows(name, run, done[name], shown[name]) for name, run in opened.items()])
-    groups = grouped(entries)
-    notes = [LEGEND, *cautions(groups), *reasons_apart(groups), *score_notes(entries)]
+    entries = [_rows(name, run, done[name], scores[name]) for name, run in opened.items()]
+    groups = grouped(placed(chosen(entries)))
+    notes = [LEGEND, *cautions(groups), *reasons_apart(groups), *score_notes(groups, seed)]
     kept = [name for name, found in stored.items() if not _unknown(found)]
-    if kept and (particles, limit, split) != (None, None, "test"):
+    if kept and (particles, limit, split, seed) != (None, None, "test", 0):
         notes.append(
-            f"Read from evaluation.json, whatever particles, limit and split say: {listed(kept)}; "
-            "evaluate=all (--evaluate all) evaluates anew."
+            "Read from evaluation.json, whatever particles, limit, split and seed say: "
+            f"{listed(kept)}; evaluate=all (--evaluate all) evaluates anew."
         )
     return Comparison(tuple(groups), tuple(notes), opened)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .charts import COLOURS, FAINT, GREY, INK, drawn, legible, new_figure, plain_text
-from .comparison_panel import COLUMN, columns_of, score_panel
+from .comparison_panel import columns_of, score_panel
 from .comparison_records import Group, Row
 from .comparison_text import with_error
 from .plots import image_grid, is_picture
@@ -37,6 +37,13 @@ DIM = "#6b7078"
 _SIGNS = {"exact": ("=", "="), "bound": ("≥", "≤"), "estimate": ("≈", "≈")}  # nats, bits/dim
 
 
+_WHAT = {
+    frozenset({True}): "means of p(x | latents)",
+    frozenset({False}): "draws of x",
+    frozenset({True, False}): "means of p(x | latents); draws of x where a model has none",
+}  # above the samples
+
+
 @dataclass(frozen=True)
 class _Strip:
     """Samples of a run in one line, or why there are none."""
@@ -44,6 +51,7 @@ class _Strip:
     pixels: Any
     labels: Sequence[str]
     reason: str = ""
+    means: bool = True
 
 
 def draw_comparison(
@@ -68,7 +76,7 @@ def draw_comparison(
     colours = {model: COLOURS[k % len(COLOURS)] for k, model in enumerate(models)}
     heights = [HEAD + ROW * len(_shown(group)) + AXIS for group in comparison.groups]
     columns = columns_of(comparison.groups)
-    scores = GAP + COLUMN * len(columns) + MARGIN if columns else 0.0
+    scores = GAP + sum(columns.values()) + MARGIN if columns else 0.0
     left = MARGIN + NAMES + VALUES + MARGIN + scores
     width = left + (samples * TILE + MARGIN if strips else 0)
     height = sum(heights) + FOOT + (NOTE if len(heights) > 1 else 0)
@@ -86,7 +94,7 @@ def draw_comparison(
         top -= high
     likelihoods = (row.likelihood for group in comparison.groups for row in _shown(group))
     kinds = {likelihood.kind for likelihood in likelihoods if likelihood is not None}
-    _foot(figure, len(heights), kinds)
+    _foot(figure, len(heights), kinds, bool(columns))
     return drawn(figure)
 
 
@@ -102,10 +110,12 @@ def _strip(run: Run, count: int, seed: int, device: torch.device) -> _Strip:
     home = next((part.device for part in program.parameters()), device)
     try:
         program.to(device)
+        means = True
         with seeded(seed, device):
             try:
                 x = draw(program, count, *labels, shape=run.shape, mean=True)
             except NotImplementedError:  # a distribution without a mean
+                means = False
                 x = draw(program, count, *labels, shape=run.shape)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:  # a stranger's
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -114,7 +124,8 @@ def _strip(run: Run, count: int, seed: int, device: torch.device) -> _Strip:
         program.to(home)
     words = [] if not labels else [str(k) for k in labels[0].tolist()]
     known = len(names) >= (classes or 0)
-    return _Strip(_pixels(x), [str(names[int(k)]) if known else k for k in words])
+    shown = [str(names[int(k)]) if known else k for k in words]
+    return _Strip(_pixels(x), shown, means=means)
 
 
 def _pixels(x: Tensor) -> Any:
@@ -145,6 +156,10 @@ def _strips(
     axes.set_position((left / width, bottom / height, wide / width, ROW * len(rows) / height))
     axes.set_xlim(0, wide)
     axes.set_ylim(ROW * len(rows), 0)  # inches, down from the first row
+    drawn = [strips[row.run] for row in rows if row.main and row.run in strips]
+    kinds = {strip.means for strip in drawn if strip.pixels is not None}
+    if kinds:
+        axes.text(0, -0.07, _WHAT[frozenset(kinds)], color=DIM, fontsize=7, va="bottom")
     for k, row in enumerate(rows):
         strip = strips.get(row.run)
         if strip is None or not row.main:
@@ -286,7 +301,7 @@ def _value(
               ha="center", va="bottom")  # fmt: skip
 
 
-def _foot(figure: "Figure", panels: int, kinds: Collection[str]) -> None:
+def _foot(figure: "Figure", panels: int, kinds: Collection[str], scored: bool) -> None:
     """What the marks of the kinds that are drawn mean."""
     from matplotlib.lines import Line2D
 
@@ -303,7 +318,9 @@ def _foot(figure: "Figure", panels: int, kinds: Collection[str]) -> None:
     handles.append(Line2D([], [], color=GREY, alpha=0.4, lw=7, label="± 2 standard errors"))
     left, low = MARGIN / width, 0.08
     if panels > 1:
-        note = "numbers of different panels do not compare"
+        note = "likelihoods of different panels do not compare"
+        if scored:
+            note += "; places of scores are among all runs of the same data and terms"
         figure.text(left, low / height, note, color=DIM, fontsize=8, va="baseline")
         low += NOTE
     figure.legend(handles=handles, loc="lower left", ncols=4, frameon=False, fontsize=8,

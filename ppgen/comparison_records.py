@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .likelihood import Likelihood
-from .sample_scores import Score
+from .score_record import Score
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,13 @@
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from .comparison_records import Row, listed
+from .comparison_records import Group, Row, listed
 from .evaluation_record import Evaluation
-from .features import extractor
-from .run import Run
-from .sample_scores import BETTER, MOST, NUMBERS, Score
+from .score_record import BETTER, NUMBERS, Score
 
 Entries = Sequence[Sequence[Row]]  # the rows of each run, its main one first
-
-
-def wanted_terms(run: Run, asked: Mapping[str, Any], split: str, device: str, progress: bool):
-    """The terms, see `Score.terms`, on which a run's samples are to be judged."""
-    dataset: Any = run.dataset
-    part = getattr(dataset, split)
-    samples = asked["samples"] or min(len(part), MOST)
-    judge = extractor(asked["features"], dataset, device=device, progress=progress)
-    return str(judge), samples, split, bool(asked["means"])
 
 
 def lacking(found: Evaluation | None, metrics: Sequence[str], terms: tuple) -> list[str]:
@@ -30,14 +18,23 @@ def lacking(found: Evaluation | None, metrics: Sequence[str], terms: tuple) -> l
     return [name for name in metrics if not stored.issuperset(NUMBERS[name])]
 
 
-def chosen(stored: Mapping[str, Sequence[Score]]) -> dict[str, tuple[Score, ...]]:
-    """Of each run's scores those on one set of terms: what most runs have, then the newest."""
-    common = Counter(terms for scores in stored.values() for terms in {s.terms for s in scores})
-    found = {}
-    for name, scores in stored.items():
-        newest = list(dict.fromkeys(score.terms for score in reversed(scores)))
-        best = max(newest, key=lambda terms: common[terms], default=None)
-        found[name] = tuple(score for score in scores if score.terms == best)
+def chosen(entries: Entries) -> list[list[Row]]:
+    """The rows, each run with those of its scores that are on one set of terms.
+
+    These are the terms that most runs of the same data have. Ties are broken alike for all of
+    them, so that terms that all share are found: the newest of the first run goes before.
+    """
+    common: dict[tuple, Counter] = {}  # in the order of first mention, by which ties are broken
+    for rows in entries:
+        newest = dict.fromkeys(score.terms for score in reversed(rows[0].scores))
+        common.setdefault(_data(rows[0]), Counter()).update(list(newest))
+    found = []
+    for rows in entries:
+        first, order = rows[0], common[_data(rows[0])].most_common()
+        own = {score.terms for score in first.scores}
+        best = next((terms for terms, _ in order if terms in own), None)
+        scores = tuple(score for score in first.scores if score.terms == best)
+        found.append([dataclasses.replace(first, scores=scores), *rows[1:]])
     return found
 
 
@@ -66,8 +63,52 @@ def placed(entries: Entries) -> list[list[Row]]:
     return found
 
 
+def _data(row: Row) -> tuple:
+    return row.space.data, row.space.split_seed
+
+
 def _arena(row: Row, score: Score) -> tuple:
-    return row.space.data, row.space.split_seed, score.metric, score.terms
+    return *_data(row), score.metric, score.terms
+
+
+def real_lines(groups: Sequence[Group]) -> list[list[tuple[tuple[Score, ...], list[str]]]]:
+    """What real data get, for each group: the scores of one data set and terms, and the numbers.
+
+    Runs of several groups may have them in common; they then go with the first of these groups.
+    """
+    members: dict[tuple, list[Score]] = {}
+    homes: dict[tuple, int] = {}
+    for k, group in enumerate(groups):
+        for row in group.rows:
+            if row.scores:
+                key = *_data(row), row.scores[0].terms
+                members.setdefault(key, []).extend(row.scores)
+                homes.setdefault(key, k)
+    found: list[list[tuple[tuple[Score, ...], list[str]]]] = [[] for _ in groups]
+    for key, scores in members.items():
+        texts = [(name, real_text([s for s in scores if s.metric == name])) for name in BETTER]
+        lines = [f"{name} {text}" for name, text in texts if text]
+        if lines:
+            found[homes[key]].append((tuple(scores), lines))
+    return found
+
+
+def real_text(scores: Sequence[Score]) -> str:
+    """The number of real data that scores of one metric have in common, "" where there is none.
+
+    Numbers that would be written alike count as one: batches of other sizes change last bits.
+    """
+    reals = [score.real for score in scores if score.real is not None]
+    if not reals or len(reals) < len(scores):
+        return ""
+    decimals = min(score.decimals for score in scores)
+    return f"{reals[0]:,.{decimals}f}" if max(reals) - min(reals) < 0.5 * 10**-decimals else ""
+
+
+def shared_how(groups: Sequence[Group]) -> str:
+    """The terms of all scores in words, where all are on the same; else ""."""
+    hows = {row.scores[0].how for group in groups for row in group.rows if row.scores}
+    return hows.pop() if len(hows) == 1 else ""
 
 
 def _better(one: Score, other: Score) -> bool:
@@ -76,24 +117,31 @@ def _better(one: Score, other: Score) -> bool:
     return gap > 2 * math.hypot(one.stderr or 0.0, other.stderr or 0.0)
 
 
-def score_notes(entries: Entries) -> list[str]:
-    """What a reader has to know of the scores: why some are not ranked together."""
-    rows = [rows[0] for rows in entries if rows[0].scores]
+def score_notes(groups: Sequence[Group], seed: int) -> list[str]:
+    """What a reader has to know of the scores: their terms, why some are not ranked together."""
+    rows = [row for group in groups for row in group.rows if row.scores]
     if not rows:
         return []
     found = [
-        "Scores judge samples, each number in its own way; in brackets its place, a range where "
-        "differences are within two standard errors."
+        "Scores judge samples, each number in its own way; in brackets its place among all runs of "
+        "the same data and terms, a range where differences are within two standard errors."
     ]
+    if shared_how(groups):
+        found.append(f"Scores: {shared_how(groups)}.")
+    reals = dict.fromkeys(s.real_how for row in rows for s in row.scores if s.real is not None)
+    found += [f"Real data: {how}." for how in reals]
+    others = [row.run for row in rows if any(score.seed != seed for score in row.scores)]
+    if others:
+        found.append(
+            f"Scores of {listed(others)} are of another seed than {seed}, as evaluation.json holds "
+            "them; evaluate=all (--evaluate all) evaluates anew."
+        )
     told = set()
     for k, row in enumerate(rows):
         for other in rows[:k]:
             shared = {s.metric for s in row.scores} & {s.metric for s in other.scores}
-            alike = (row.space.data, row.space.split_seed) == (
-                other.space.data, other.space.split_seed
-            )  # fmt: skip
             pair = frozenset((row.scores[0].terms, other.scores[0].terms))
-            if not shared or not alike or len(pair) == 1 or pair in told:
+            if not shared or _data(row) != _data(other) or len(pair) == 1 or pair in told:
                 continue
             told.add(pair)
             found.append(
@@ -112,6 +160,9 @@ def _unlike(one: Score, other: Score) -> str:
         )
     if one.split != other.split:
         return f"{one.split} and {other.split} data are different examples"
+    if one.given != other.given:
+        given = (f"the examples' own {s.given}" if s.given else "nothing" for s in (one, other))
+        return f"the models were given {' and '.join(given)}, which is not the same task"
     if one.means != other.means:
         words = ("means" if each.means else "draws" for each in (one, other))
         return f"{' and '.join(words)} are not the same thing (--means)"

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .comparison_records import Group, Row
-from .comparison_scores import place_of
-from .sample_scores import BETTER
+from .comparison_scores import place_of, real_lines, shared_how
+from .score_record import BETTER
 
 MARKS = {"exact": "=", "bound": ">=", "estimate": "~"}  # of nats
 BITS_MARKS = MARKS | {"bound": "<="}  # bits/dim have the other sign
@@ -24,8 +24,9 @@ _CSV = ("group", "rank_best", "rank_worst", "run", "model", "main", "data", "sou
         "levels", "binarize", "given_label", "split", "split_seed", "examples", "measure", "kind",
         "log_likelihood_nats", "stderr_nats", "bits_per_dim", "method", "particles", "unit",
         "training_seconds", "parameters", "reason", "score_extractor", "score_samples",
-        "score_split", "score_means",
-        *(f"{name}{part}" for name in BETTER for part in ("", "_stderr", "_real")))  # fmt: skip
+        "score_split", "score_means", "score_given", "score_real_split",
+        *(f"{name}{part}" for name in BETTER
+          for part in ("", "_stderr", "_real", "_seed", "_note")))  # fmt: skip
 
 
 def table_of(groups: Sequence[Group]) -> Table:
@@ -35,14 +36,20 @@ def table_of(groups: Sequence[Group]) -> Table:
     numbers = "log-likelihood, scores of samples" if scored else "log-likelihood"
     for name, whole in (("rank", True), ("run", False), (numbers, True)):
         table.add_column(name, no_wrap=whole, overflow="fold")
-    table.add_column("data, examples, measure, method")
-    for group in groups:
+    table.add_column("data, examples, measure, method", overflow="fold")
+    shared = bool(shared_how(groups))  # the notes tell it then
+    for group, reals in zip(groups, real_lines(groups), strict=True):
         table.add_section()
         for k, row in enumerate(group.rows):
             if k:
                 table.add_row()
-            cells = (_rank(row), _whose(row), _number(row), _how(row))
+            cells = (_rank(row), _whose(row), _number(row), _how(row, not shared))
             table.add_row(*map(Text, cells))
+        for scores, lines in reals:
+            table.add_row()
+            what = scores[0].real_split.replace("train", "training") + " examples"
+            how = what if shared else f"{what}; scores: {scores[0].how}"
+            table.add_row("", "real data", Text("\n".join(lines)), Text(how))
     return table
 
 
@@ -76,7 +83,7 @@ def _number(row: Row) -> str:
     return "\n".join(lines)
 
 
-def _how(row: Row) -> str:
+def _how(row: Row, with_scores: bool) -> str:
     """What the number is of, and how it was found; or why there is none."""
     lines = [str(row.space)] if row.main else []
     one = row.likelihood
@@ -84,7 +91,7 @@ def _how(row: Row) -> str:
         lines.append(str(row.reason))
     else:
         lines += [f"{row.space.split}, {one.examples:,} examples", one.measure, one.how]
-    if row.scores:
+    if row.scores and with_scores:
         lines.append(f"scores: {row.scores[0].how}")
     return "\n".join(lines)
 
@@ -114,11 +121,11 @@ def _record(group: int, row: Row) -> list[Any]:
 def _score_cells(row: Row) -> list[Any]:
     by_name = {score.metric: score for score in row.scores}
     first = row.scores[0] if row.scores else None
-    terms = [None] * 4 if first is None else list(first.terms)
+    terms = [None] * 6 if first is None else [*first.terms, first.real_split]
     cells = [
         None if name not in by_name else getattr(by_name[name], field)
         for name in BETTER
-        for field in ("value", "stderr", "real")
+        for field in ("value", "stderr", "real", "seed", "note")
     ]
     return [*terms, *cells]
 

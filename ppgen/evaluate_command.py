@@ -26,7 +26,7 @@ def evaluate(argv: list[str]) -> None:
         type=bool | None,
         default=None,
         help="false computes the scores alone, true the likelihood in any case; by default one "
-        "that is stored of this step and split stays where --metrics are asked for",
+        "that is stored of this step stays where --metrics are asked for",
     )
     parser.add_argument(
         "--data", type=str | None, default=None, help="another source than the run's"
@@ -63,8 +63,8 @@ def evaluate(argv: list[str]) -> None:
         say(_table(found, f"{name}, {found.split} data"))
     if found.reason:
         say(found.reason)
-    for terms in dict.fromkeys(score.terms for score in found.scores):
-        say(_scores([score for score in found.scores if score.terms == terms], name))
+    for told in dict.fromkeys(map(_terms, found.scores)):
+        say(_scores([score for score in found.scores if _terms(score) == told], name))
     if dataset is None:
         say(f"written to {run.path / 'evaluation.json'}")
 
@@ -105,16 +105,18 @@ def score_options(options: Namespace, samples: str = "samples") -> dict[str, Any
     """The arguments of `ppgen.evaluate` that stand behind these options.
 
     Raises:
-        ValueError: an unknown metric; an option of scores without --metrics.
+        ValueError: an unknown metric; no samples; an option of scores without --metrics.
     """
     given = {"samples": options[samples], "features": options.features, "means": options.means}
     if options.metrics is None:
         for name, value in given.items():
-            if value not in (None, False):
+            if value is not None and value is not False:
                 option = samples if name == "samples" else name
                 raise ValueError(f"--{option} is for scores of samples: add --metrics fid, say")
         return {}
-    from .sample_scores import check_metrics
+    if options[samples] is not None and options[samples] < 1:
+        raise ValueError(f"--{samples} must be 1 or more; got {options[samples]}")
+    from .score_record import check_metrics
 
     names = [word.strip() for word in options.metrics.strip("[]").split(",") if word.strip()]
     return {"metrics": check_metrics(names), **given}
@@ -143,12 +145,18 @@ def _table(found: Any, name: str) -> Table:
     return table
 
 
+def _terms(score: Any) -> tuple:
+    return score.how, score.real_how
+
+
 def _scores(scores: Sequence[Any], name: str) -> Table:
     """Scores of one set of terms, which the caption tells, beside those of real data."""
-    from .sample_scores import WHAT
+    from .score_record import WHAT
 
     first = scores[0]
-    table = Table(title=f"{name}, samples", caption=Text(first.how))
+    table = Table(
+        title=f"{name}, samples", caption=Text(f"{first.how}\nreal data: {first.real_how}")
+    )
     for column, side in (("metric", "left"), ("samples", "right"), ("real data", "right")):
         table.add_column(column, justify=side, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("what it is")

@@ -20,7 +20,8 @@ from .objective import ELBO, PyroObjective, default_objectives
 from .processes import find_device
 from .program import require_normalised
 from .run import Run, write_json
-from .sample_scores import check_metrics, sample_scores
+from .sample_scores import planned
+from .score_record import check_metrics
 from .seeding import seeded
 from .sites import Structure, accepted, device_of, prepare
 from .validation import evaluate_objective
@@ -74,9 +75,9 @@ def evaluate(
         seed: of the draws.
         progress: show a progress bar.
         likelihood: whether to compute it; by default yes, but with `metrics` one that is stored of
-            the same step and split stays, unless particles, limit or others are given. False
-            computes scores alone, and what is stored stays.
-        metrics: of samples, by their names in `ppgen.sample_scores.METRICS`.
+            the same step stays, of whichever split, unless particles, limit or others are given.
+            False computes scores alone, and what is stored stays.
+        metrics: of samples, by their names in `ppgen.score_record.METRICS`.
         samples: how many, by default as many as the split has, at most 10,000.
         features: in which they are judged, see `ppgen.features.extractor`.
         means: judge means of p(x | latents) in place of draws of x.
@@ -108,10 +109,16 @@ def evaluate(
             kept = stored_evaluation(run.path)
     if likelihood is None:
         given = (particles, limit, others) != (None, None, None)
-        usable = kept is not None and kept.split == split and kept.reason != NOT_ASKED
+        usable = kept is not None and kept.reason != NOT_ASKED
         likelihood = not metrics or given or not usable
     start = time.monotonic()
     place = find_device(device)
+    plan = None
+    if metrics:  # what it refuses is refused before anything is computed or written
+        plan = planned(
+            program, dataset, metrics, samples=samples, features=features, split=split,
+            means=means, device=place, seed=seed, progress=progress,
+        )  # fmt: skip
     home = device_of(program)
     program.to(place)
     try:
@@ -125,12 +132,8 @@ def evaluate(
             found = none if kept is None else kept
         found = dataclasses.replace(found, scores=() if kept is None else kept.scores)
         _written(run, found, dataset)  # before the samples, of which drawing may fail
-        if metrics:
-            judged = sample_scores(
-                program, dataset, metrics, samples=samples, features=features, split=split,
-                means=means, device=place, seed=seed, progress=progress,
-            )  # fmt: skip
-            found = dataclasses.replace(found, scores=merged(found.scores, judged))
+        if plan is not None:
+            found = dataclasses.replace(found, scores=merged(found.scores, plan.scores()))
             _written(run, found, dataset)
     finally:
         program.to(home)
@@ -199,7 +202,10 @@ def _weighted(
         value = -loss if shared else elbos.mean().item()
         if not shared and terms.keys() >= {"reconstruction", "kl"}:
             # From the same draws as the value, so that the parts add up to it.
-            terms["reconstruction"] = -value - terms["kl"]
+            if terms["reconstruction"] == 0:  # x follows from its latents
+                terms["kl"] = -value
+            else:
+                terms["reconstruction"] = -value - terms["kl"]
         elbo = {"value": value, **({} if shared else {"stderr": _stderr(elbos)}), **terms}
     bits = _bits_per_dim(likelihood, dataset)
     return Evaluation(dataset.name, name, elbo, likelihood, bits, None, time.monotonic() - start)

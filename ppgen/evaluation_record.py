@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from .likelihood import Likelihood
 from .run import read_json
-from .sample_scores import Score
+from .score_record import Score
 
 NOT_ASKED = "the likelihood was not asked for"
 _TYPES: dict[Any, tuple[type, ...]] = {float: (float, int), int: (int,), str: (str,)}

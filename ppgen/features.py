@@ -1,7 +1,7 @@
 """Extractors of features in which samples are judged, and their cache on disk.
 
 Scores by different extractors say nothing about each other, so each extractor carries a digest of
-its weights, by which scores are told apart.
+its weights, and of what is made of them, by which scores are told apart.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Extractor:
 
     Attributes:
         name: what it is, in words.
-        digest: of its weights.
+        digest: of its weights, and of a module not our own also of its class and its repr.
         network: x (n, *shape) as the data hand it out -> features (n, d), or (features, logits)
             where it is a classifier; in evaluation mode.
     """
@@ -137,11 +137,13 @@ def extractor(
 
 
 def _named(name: str, network: nn.Module) -> Extractor:
-    return Extractor(name, _digest(network.state_dict()), network)
+    cls = type(network)
+    made = f"{cls.__module__}.{cls.__qualname__} {network!r}"  # of one state, another function
+    return Extractor(name, _digest(network.state_dict(), made), network)
 
 
-def _digest(state: dict[str, Tensor]) -> str:
-    found = hashlib.sha256()
+def _digest(state: dict[str, Tensor], made: str = "") -> str:
+    found = hashlib.sha256(made.encode())
     for name, tensor in sorted(state.items()):  # a file keeps another order
         found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         values = tensor.detach().cpu().contiguous().flatten()

@@ -71,9 +71,12 @@ def _fid(samples: Tensor, reference: Tensor) -> float:
 def kid(samples: Tensor, reference: Tensor) -> Estimate:
     """Squared maximum mean discrepancy with the kernel (x . y / d + 1)^3, unbiased.
 
-    The U-statistic over all pairs (Binkowski et al. 2018, equation 4; Gretton et al. 2012), 0 in
-    expectation for samples of the data and so at times below 0. torchmetrics averages the same
-    statistic over random subsets, and its deviation is that of a subset, not an error of the mean.
+    The U-statistic over all pairs (Binkowski et al. 2018, equation 4; Gretton et al. 2012). Of two
+    independent sets of the data it is 0 in expectation, and so at times below 0. Sets that both
+    hold each class in the same numbers, as stratified splits do, are more alike than independent
+    ones: its expectation lies slightly below 0 then, at times by some standard errors.
+    torchmetrics averages the same statistic over random subsets, and its deviation is that of a
+    subset, not an error of the mean.
 
     Args:
         samples: features of samples, (n, d).

@@ -221,7 +221,7 @@ def check_labels(program: nn.Module, conditions: tuple[Tensor, ...]) -> None:
     if classes is None or not conditions or not isinstance(conditions[0], Tensor):
         return
     y = conditions[0]
-    if y.is_floating_point() or (len(y) and not (0 <= int(y.min()) and int(y.max()) < classes)):
+    if y.is_floating_point() or (len(y) and not (int(y.min()) >= 0 and int(y.max()) < classes)):
         raise ValueError(
             f"labels of {type(program).__name__} are whole numbers from 0 to {classes - 1}; got "
             f"{y.dtype} from {y.min().item()} to {y.max().item()}"

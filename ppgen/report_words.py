@@ -17,7 +17,7 @@ from .report_text import (
     with_error,
     yaml_text,
 )
-from .sample_scores import WHAT, Score
+from .score_record import WHAT, Score
 
 if TYPE_CHECKING:
     from .run import Run
@@ -125,13 +125,13 @@ class Words:
         except (ValueError, TypeError, KeyError) as error:
             return failed("scores of samples", error)
         parts = []
-        for how in dict.fromkeys(score.how for score in found):
+        for how, real in dict.fromkeys((score.how, score.real_how) for score in found):
             rows = [[f"{s.metric}: {WHAT[s.metric]}", s.number, s.real_number or None, s.note]
-                    for s in found if s.how == how]  # fmt: skip
+                    for s in found if (s.how, s.real_how) == (how, real)]  # fmt: skip
             head = ["", "samples", "real data", ""]
             parts.append(table(how, head, rows))
-        note = "Real data: training examples in the place of the samples."
-        return f'{"".join(parts)}<p class="note">{note}</p>'
+            parts.append(f'<p class="note">Real data: {safe(real)}.</p>')
+        return "".join(parts)
 
     def numbers(self) -> str:
         """The last measurements of either split, and all of the evaluation."""
@@ -145,7 +145,8 @@ class Words:
         if self.run.evaluation:
             rest = {k: v for k, v in self.run.evaluation.items() if k != "scores"}
             rows = [[name, value] for name, value in flat(rest)]
-            parts.append(table("Evaluation on test", ["", "value"], rows))
+            split = split_of(self.run.evaluation).lower()
+            parts.append(table(f"Evaluation on {split}", ["", "value"], rows))
         return f'<div class="side">{"".join(parts)}</div>' if parts else ""
 
     def _last(self, split: str) -> dict[str, Any]:

@@ -72,10 +72,12 @@ class Run:
 
     @property
     def evaluation(self) -> dict[str, Any] | None:
-        """`evaluation.json`, or None where the run was not evaluated yet."""
+        """`evaluation.json`, or None where the run was not evaluated yet, or trained on since."""
         if self.path is None or not (self.path / "evaluation.json").exists():
             return None
-        return read_json(self.path / "evaluation.json")
+        found = read_json(self.path / "evaluation.json")
+        stale = "step" in found and found["step"] != self.info.get("steps")
+        return None if stale else found
 
     def __repr__(self) -> str:
         last = next((row for row in reversed(self.metrics) if row["split"] == "validation"), None)

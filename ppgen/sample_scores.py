@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,163 +13,14 @@ from . import metrics as measures
 from .data import Dataset, Split
 from .features import Extractor, extractor
 from .metrics import Estimate
-from .names import near
 from .program import draw
+from .score_record import NUMBERS, Score, check_metrics
 from .seeding import seeded
 from .sites import accepted
 
-# What can be asked for, with what it is.
-METRICS = {
-    "fid": "Frechet distance of Gaussians fitted to the features",
-    "kid": "squared maximum mean discrepancy, cubic kernel, unbiased",
-    "inception": "Inception score exp(E KL(p(y|x) || p(y))), by a classifier",
-    "precision_recall": "shares of samples near the data, and of the data near samples",
-    "c2st": "held-out accuracy of a classifier of samples against data; 1/2 if alike",
-    "neighbours": "share of samples nearer to the training set than new data; 1/2 if alike",
-    "classes": "classes found among the samples, and their shares against the data's",
-}
-# The numbers that come of them, and which way is better; None where neither is.
-BETTER: dict[str, Literal["low", "high"] | None] = {
-    "fid": "low",
-    "kid": "low",
-    "inception": "high",
-    "precision": "high",
-    "recall": "high",
-    "c2st": "low",
-    "neighbours": None,
-    "data_copying": None,
-    "classes": "high",
-    "class_variation": "low",
-}
-# Each in a few words.
-WHAT = {
-    "fid": "Frechet distance, less is better",
-    "kid": "kernel distance, 0 if alike",
-    "inception": "clear and varied classes, more is better",
-    "precision": "share of samples near the data",
-    "recall": "share of the data near samples",
-    "c2st": "samples told from data, 0.5 if alike",
-    "neighbours": "nearer to training data than new data are, 0.5 if alike, 1 of copies",
-    "data_copying": "the same in deviations, below -3 copies, above 3 too far",
-    "classes": "classes found among the samples",
-    "class_variation": "total variation of the classes' shares",
-}
-# Metric -> its numbers.
-NUMBERS: dict[str, tuple[str, ...]] = {name: (name,) for name in METRICS} | {
-    "precision_recall": ("precision", "recall"),
-    "neighbours": ("neighbours", "data_copying"),
-    "classes": ("classes", "class_variation"),
-}
 CLASSIFIED = ("inception", "classes")
 MOST = 10_000  # samples, by default
 VALUES_AT_ONCE, ROWS = 2**22, 250  # drawn at once
-
-
-@dataclass(frozen=True)
-class Score:
-    """A number that judges samples, with everything needed to compare it honestly.
-
-    Attributes:
-        metric: which number, of `BETTER`; see `ppgen.metrics`.
-        value: the number.
-        stderr: its standard error over samples and examples, as the metric says; None where there
-            is none.
-        real: the same number of as many training examples in the place of the samples: what
-            perfect samples would get. None where that means nothing or they are too few.
-        extractor: the features it is in, with a digest; scores by different ones do not compare.
-        samples: how many samples, and as many held-out examples.
-        split: which examples, "test" or "validation".
-        means: whether means of p(x | latents) were judged in place of draws.
-        seed: of the draws and the choice of examples.
-        note: what else the metric says.
-    """
-
-    metric: str
-    value: float
-    stderr: float | None
-    real: float | None
-    extractor: str
-    samples: int
-    split: str
-    means: bool
-    seed: int
-    note: str = ""
-
-    @property
-    def terms(self) -> tuple:
-        """What has to agree, besides the data, for two scores of one metric to be compared."""
-        return self.extractor, self.samples, self.split, self.means
-
-    @property
-    def number(self) -> str:
-        """ "12.34 +- 0.20", or "10" of classes."""
-        if self.stderr is None:
-            return self._written(self.value)
-        return f"{self._written(self.value)} +- {self._written(self.stderr)}"
-
-    @property
-    def real_number(self) -> str:
-        """The number of real data, "" where there is none."""
-        return "" if self.real is None else self._written(self.real)
-
-    def _written(self, value: float) -> str:
-        """To as many decimals as show two figures of the standard error, at least two."""
-        decimals = 0 if self.metric == "classes" else 2
-        if self.stderr is not None and math.isfinite(self.stderr) and self.stderr > 0:
-            decimals = min(6, max(2, 1 - math.floor(math.log10(self.stderr))))
-        return f"{value:,.{decimals}f}"
-
-    @property
-    def how(self) -> str:
-        """ "1,000 draws against as many test examples, by EXTRACTOR"."""
-        what = "means" if self.means else "draws"
-        return f"{self.samples:,} {what} against as many {self.split} examples, {self.extractor}"
-
-    def __str__(self) -> str:
-        real = "" if self.real is None else f", real data {self.real_number}"
-        note = f", {self.note}" if self.note else ""
-        return f"{self.metric} {self.number}{real}{note} ({self.how})"
-
-    @classmethod
-    def from_dict(cls, content: Any) -> "Score":
-        """A score as evaluation.json holds it.
-
-        Raises:
-            ValueError: a field of another type, or an unknown metric.
-            TypeError: no JSON object.
-            KeyError: a field that is missing.
-        """
-        if not isinstance(content, dict):
-            raise TypeError("a score that is no JSON object")
-        given = {each.name: content[each.name] for each in dataclasses.fields(cls)}
-        number = (float, int)
-        kinds: dict[str, Any] = {"value": number, "samples": int, "means": bool, "seed": int}
-        kinds |= {"stderr": (*number, type(None)), "real": (*number, type(None))}
-        for name, value in given.items():
-            kind = kinds.get(name, str)
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                raise ValueError(f"{name} {value!r} of a score")
-        if given["metric"] not in BETTER:
-            raise ValueError(f"metric {given['metric']!r} of a score")
-        return cls(**given)
-
-
-def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The names of metrics, each once.
-
-    Raises:
-        ValueError: none of them is known, with what there is; none at all.
-    """
-    if isinstance(metrics, str):
-        raise ValueError(f"metrics is {metrics!r}: expected a list of names")
-    if not metrics:
-        raise ValueError(f"name a metric or more: {', '.join(METRICS)}")
-    for name in metrics:
-        if name not in METRICS:
-            raise ValueError(
-                f"unknown metric {name!r}{near(str(name), METRICS)} (metrics: {', '.join(METRICS)})"
-            )
-    return tuple(dict.fromkeys(metrics))
 
 
 def sample_scores(
@@ -194,7 +45,7 @@ def sample_scores(
     Args:
         program: any program, on `device`.
         dataset: what it models.
-        metrics: which, of `METRICS`.
+        metrics: which, of `ppgen.score_record.METRICS`.
         samples: n, by default as many as the split has, at most 10,000.
         features: the extractor, see `ppgen.features.extractor`.
         split: "test" or "validation".
@@ -209,6 +60,77 @@ def sample_scores(
             examples, an extractor that does not fit or is no classifier where one is needed,
             samples that are not finite or of another shape.
     """
+    return planned(
+        program, dataset, metrics, samples=samples, features=features, split=split, means=means,
+        device=device, seed=seed, progress=progress,
+    ).scores()  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Scores to be computed, of which all is checked that can be before samples are drawn."""
+
+    program: nn.Module
+    dataset: Dataset
+    metrics: tuple[str, ...]
+    judge: Extractor
+    samples: int
+    split: str
+    means: bool
+    given: str
+    device: torch.device
+    seed: int
+    progress: bool
+
+    @property
+    def terms(self) -> tuple:
+        """As `Score.terms` of what comes of it."""
+        return str(self.judge), self.samples, self.split, self.means, self.given
+
+    def scores(self) -> tuple[Score, ...]:
+        """Draw the samples and judge them; the program is on the device."""
+        judge, dataset, count, progress = self.judge, self.dataset, self.samples, self.progress
+        chosen = _first_of(getattr(dataset, self.split), count, self.seed).to(self.device)
+        reference = _all(judge, _stored(chosen, progress, f"features of {self.split} data"))
+        other = "test" if self.split == "validation" else "validation"
+        real_split = other if len(getattr(dataset, other)) >= count else "train"
+        whole = real = None
+        with seeded(self.seed, self.device):
+            ours = _all(judge, _drawn(self.program, chosen, dataset, self.means, progress))
+            if "neighbours" in self.metrics:
+                training = dataset.train.to(self.device)
+                whole = _all(judge, _stored(training, progress, "features of training data"))[0]
+            if len(getattr(dataset, real_split)) >= count:
+                same = _first_of(getattr(dataset, real_split), count, self.seed + 1)
+                real = _all(judge, _stored(same.to(self.device), False, ""))
+        return tuple(
+            Score(name, mine.value, mine.stderr, None if theirs is None else theirs.value,
+                  str(judge), count, self.split, self.means, self.seed, mine.note, self.given,
+                  real_split)
+            for name, mine, theirs in _measured(
+                self.metrics, ours, real, reference, whole, self.seed
+            )
+        )  # fmt: skip
+
+
+def planned(
+    program: nn.Module,
+    dataset: Dataset,
+    metrics: Sequence[str],
+    *,
+    samples: int | None,
+    features: str | nn.Module | None,
+    split: str,
+    means: bool,
+    device: torch.device | str,
+    seed: int,
+    progress: bool,
+) -> Plan:
+    """Check what `sample_scores` is given and make the extractor; nothing is drawn.
+
+    Raises:
+        ValueError: as `sample_scores`, but for what is wrong with the samples themselves.
+    """
     metrics = check_metrics(metrics)
     part: Split = getattr(dataset, split)
     count = min(len(part), MOST) if samples is None else samples
@@ -222,27 +144,13 @@ def sample_scores(
         )
     device = torch.device(device)
     judge = extractor(features, dataset, device=device, progress=progress)
-    _check(metrics, judge, part.to(device).batch(slice(0, 2))[0], count)
-
-    chosen = _first_of(part, count, seed).to(device)
-    reference = _all(judge, _stored(chosen, progress, f"features of {split} data"))
-    training = dataset.train.to(device)
-    whole = None
-    with seeded(seed, device):
-        ours = _all(judge, _drawn(program, chosen, dataset, means, progress))
-        if "neighbours" in metrics:
-            whole = _all(judge, _stored(training, progress, "features of training data"))[0]
-        real = None
-        if len(training) >= count:
-            same = _first_of(training, count, seed + 1)
-            real = _all(judge, _stored(same, False, ""))
-    found = []
-    for name, mine, theirs in _measured(metrics, ours, real, reference, whole, seed):
-        found.append(
-            Score(name, mine.value, mine.stderr, None if theirs is None else theirs.value,
-                  str(judge), count, split, means, seed, mine.note)
-        )  # fmt: skip
-    return tuple(found)
+    with seeded(0, device):  # a dynamic split draws its pixels
+        batch = part.batch(slice(0, 2))
+    _check(metrics, judge, batch[0].to(device), count)
+    conditions = _conditions(program, batch)
+    given = "images" if any(c.ndim > 1 for c in conditions) else "labels" if conditions else ""
+    return Plan(program, dataset, metrics, judge, count, split, bool(means), given, device, seed,
+                progress)  # fmt: skip
 
 
 def _check(metrics: Sequence[str], judge: Extractor, x: Tensor, count: int) -> None:
@@ -287,7 +195,7 @@ def _measured(
     }
     for metric in metrics:
         mine: Any = ways[metric](ours)
-        # Training examples are their own neighbours, which says nothing.
+        # Of data it is 1/2 but for chance, and of training examples, their own neighbours, 1.
         theirs: Any = None if real is None or metric == "neighbours" else ways[metric](real)
         if isinstance(mine, Estimate):
             mine, theirs = (mine,), (theirs,)
@@ -329,9 +237,8 @@ def _drawn(
 ) -> Iterator[Tensor]:
     """Samples, as many as the split has examples, with the conditions of these."""
     shape = tuple(dataset.shape)
-    labelled = getattr(program, "num_classes", True) is not None  # its model may take y and not
     for rows in _tracked(len(part), _rows(shape), "drawing samples", progress):
-        conditions = accepted(program, part.batch(rows))[1:] if labelled else ()
+        conditions = _conditions(program, part.batch(rows))
         size = rows.stop - rows.start
         try:
             x = draw(program, size, *conditions, shape=shape, mean=means)
@@ -347,6 +254,13 @@ def _drawn(
             raise ValueError(f"{wrong} of {size} samples of {type(program).__name__} are not "
                              "finite: they cannot be scored")  # fmt: skip
         yield x.clamp(0, 1) if dataset.levels is not None else x
+
+
+def _conditions(program: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What of a batch its samples are drawn given."""
+    # Its model may take y and be without classes.
+    labelled = getattr(program, "num_classes", True) is not None
+    return accepted(program, batch)[1:] if labelled else ()
 
 
 def _all(judge: Extractor, batches: Iterator[Tensor]) -> Features:

@@ -16,12 +16,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 import ppgen
 from ppgen import cli, plots
 from ppgen.comparison import compare
+from ppgen.comparison_panel import COLUMN, columns_of
 from ppgen.comparison_picture import _strip, _wrapped
+from ppgen.comparison_scores import real_text
 from ppgen.comparison_text import LEGEND, duration, with_error
 from ppgen.seeding import seeded
 
@@ -488,7 +491,9 @@ def test_the_command_evaluates_prints_and_writes(runs, capsys):
     printed = capsys.readouterr()
     assert printed.err == ""
     said = " ".join(printed.out.split())
-    assert "Read from evaluation.json, whatever particles, limit and split say: vae and" in said
+    assert (
+        "Read from evaluation.json, whatever particles, limit, split and seed say: vae and" in said
+    )
     assert command("vae", *NAMED, "--limit", 9, "--evaluate", "all", "--split", "validation") == 0
     stored = json.loads(Path("vae/evaluation.json").read_text())
     assert (stored["split"], stored["log_likelihood_nats"]["examples"]) == ("validation", 9)
@@ -620,8 +625,9 @@ def test_scores_have_places_beside_likelihoods(runs):
     }
     said = str(found)
     own = [re.split(r"\s*│\s*", line)[3] for line in said.splitlines() if line.startswith("│")]
-    assert own[-4:] == ["none", "fid 3.00 +- 0.10 (1)", "recall 0.10 +- 0.10 (3)",
-                        "neighbours 0.90 +- 0.10"]  # fmt: skip
+    assert own[-8:] == ["none", "fid 3.00 +- 0.10 (1)", "recall 0.10 +- 0.10 (3)",
+                        "neighbours 0.90 +- 0.10", "", "fid 0.50", "recall 0.50",
+                        "neighbours 0.50"]  # fmt: skip
     assert "log-likelihood, scores of samples" in said
     assert "180 draws against as many test examples, classifier of digits [aaaa]" in said
     lines = {line["run"]: line for line in csv.DictReader(io.StringIO(found.to_csv()))}
@@ -640,6 +646,7 @@ def test_scores_have_places_beside_likelihoods(runs):
         ({"samples": 100}, "they are of 180 and 100 samples"),
         ({"means": True}, "draws and means are not the same thing"),
         ({"split": "validation"}, "test and validation data are different examples"),
+        ({"given": "labels"}, "were given nothing and the examples' own labels, which is not the"),
         ({"seed": 4}, None),
     ],
 )
@@ -677,6 +684,65 @@ def test_of_scores_on_several_terms_those_that_most_runs_have_are_shown(runs):
     assert places(found)["one"] == {"fid": (1, 3)}
 
 
+def test_ties_of_terms_are_broken_alike_for_all_runs(runs):
+    runs("one", "two", source="vae")
+    few, many = score("fid", 2.0, samples=50), score("fid", 1.0)
+    scored("one", many, few, main=number(-20.0, 0.1))
+    scored("two", few, many, main=number(-20.0, 0.1))
+    found = compare(["one", "two"])
+    assert {row.scores[0].samples for row in found.rows} == {50}  # the newest of the first
+    assert places(found) == {name: {"fid": (1, 2)} for name in ("one", "two")}
+
+
+def test_real_data_are_told_once_and_so_are_shared_terms(runs):
+    """Whatever the last bits of its number, and however many panels there are."""
+    runs("static", "conditional")
+    for name, real in (("static", 0.5), ("conditional", 0.5 + 1e-12)):
+        more = {"real": real, "seed": 4, "note": "a note"}
+        scored(name, score("fid", 1.0, **more), main=number(-20.0, 0.1))
+    found = compare(["static", "conditional"])
+    assert len(found.groups) == 2
+    said = str(found)
+    assert len(re.findall(r"│ real data +│ fid 0\.50 +│ training examples", said)) == 1
+    assert said.count("180 draws against as many test") == 1
+    assert "Scores: 180 draws against as many test examples, classifier" in said
+    assert "Scores of static and conditional are of another seed than 0" in said
+    lines = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert {(one["fid_seed"], one["fid_note"]) for one in lines} == {("4", "a note")}
+    assert {(one["score_given"], one["score_real_split"]) for one in lines} == {("", "train")}
+    assert real_text([row.scores[0] for row in found.rows]) == "0.50"
+    scored("conditional", score("fid", 1.0, real=0.6), main=number(-20.0, 0.1))
+    found = compare(["static", "conditional"])
+    assert real_text([row.scores[0] for row in found.rows]) == ""
+    assert "real data " not in str(found)
+    scored("conditional", score("fid", 1.0, given="labels"), main=number(-20.0, 0.1))
+    said = str(compare(["static", "conditional"]))
+    assert said.count("│ real data") == 2
+    assert "180 draws given the labels of as many test examples, against these" in said
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fold_and_lose_nothing(runs, width):
+    runs("vae")
+    scored("vae", score("class_variation", 0.123456, 0.0001), score("fid", 12345.6),
+           main=number(-20.0, 0.1, method="a" * 150))  # fmt: skip
+    text = io.StringIO()
+    Console(file=text, width=width).print(compare(["vae"]))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width and "…" not in text.getvalue()
+    assert "class_variation 0.12346 +- 0.00010" in text.getvalue()
+
+
+def test_columns_of_scores_hold_their_texts(runs):
+    runs("one", "two", source="vae")
+    for name in ("one", "two"):
+        scored(name, score("data_copying", -1.5), score("fid", 123456.789, 0.0001),
+               main=number(-20.0, 0.1))  # fmt: skip
+    widths = columns_of(compare(["one", "two"]).groups)
+    assert list(widths) == ["fid", "data_copying"]
+    assert widths["data_copying"] == COLUMN < 1.5 < widths["fid"]
+
+
 def test_missing_scores_are_computed_and_no_others(runs, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names = runs("static", "implicit")
@@ -701,6 +767,8 @@ def test_missing_scores_are_computed_and_no_others(runs, capsys, tmp_path, monke
     assert "c2st" in str(compare(names, models=MODELS))
     assert command(*names, *NAMED, "--metrics", "kidd") == 2
     assert "unknown metric 'kidd'; did you mean kid" in capsys.readouterr().err
+    assert command(*names, *NAMED, "--metrics", "kid", "--score_samples", 0) == 2
+    assert "--score_samples must be 1 or more; got 0" in capsys.readouterr().err
     assert command(*names, *NAMED, "--score_samples", 5) == 2
     assert "--score_samples is for scores of samples" in capsys.readouterr().err
     assert command(*names, *NAMED, "--metrics", "kid", "--score_samples", 5000) == 2

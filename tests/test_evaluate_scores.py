@@ -1,5 +1,6 @@
 """Scores of the samples of runs: what is judged, what is kept, and what is refused."""
 
+import dataclasses
 import json
 import re
 import warnings
@@ -13,7 +14,8 @@ from torch import nn
 import ppgen
 from ppgen import cli, metrics
 from ppgen.evaluation_record import NOT_ASKED, Evaluation
-from ppgen.sample_scores import BETTER, METRICS, NUMBERS, WHAT, Score, sample_scores
+from ppgen.sample_scores import sample_scores
+from ppgen.score_record import BETTER, METRICS, NUMBERS, WHAT, Score
 
 ALL = list(METRICS)
 SMALL = {"latent_dim": 2, "hidden": (16,)}
@@ -115,6 +117,43 @@ def test_a_conditional_program_gets_the_labels_of_the_examples(digits):
     assert plain.asked == [(30, (), False)]
 
 
+class Coloured(Fixed):
+    """Given an image."""
+
+    def __init__(self, shape):
+        super().__init__(shape, None)
+        del self.num_classes
+
+    def model(self, x, y):
+        super().model(x)
+
+
+@pytest.mark.parametrize(
+    ("program", "given"),
+    [
+        (lambda shape: Fixed(shape), ""),
+        (lambda shape: Fixed(shape, num_classes=10), "labels"),
+        (Coloured, "images"),
+    ],
+)
+def test_a_score_tells_what_its_samples_were_given(digits, program, given):
+    data = digits
+    if given == "images":
+        data = digits._map(
+            lambda split: dataclasses.replace(split, conditions=(split.stored,)),
+            classes=None,
+            condition_names=("sketch",),
+        )
+    (score,) = sample_scores(program(digits.shape), data, ["kid"], samples=30, features="random")
+    assert score.given == given and score.terms[-1] == given
+    assert (f"30 draws given the {given} of as many test" in score.how) == bool(given)
+    content = Evaluation("", "test", None, None, None, None, 0.0, scores=(score,)).to_dict()
+    assert Score.from_dict(content["scores"][0]) == score
+    for name in ("given", "real_split"):  # of a file that is older
+        del content["scores"][0][name]
+    assert Score.from_dict(content["scores"][0]).terms == (*score.terms[:-1], "")
+
+
 def test_draws_or_means_in_batches_of_a_bounded_size(digits, monkeypatch):
     monkeypatch.setattr("ppgen.sample_scores.ROWS", 50)
     program = Fixed(digits.shape)
@@ -207,6 +246,17 @@ def test_neither_likelihood_nor_scores_are_lost_or_computed_again(run, monkeypat
     assert stored(run) == both.to_dict() | {"step": 5}
 
 
+def test_scores_of_another_split_leave_the_likelihood(run):
+    first = ppgen.evaluate(run, particles=2, limit=20)
+    scored = ppgen.evaluate(run, metrics=["kid"], split="validation")
+    assert scored.split == "test" and scored.log_likelihood == first.log_likelihood
+    assert [score.split for score in scored.scores] == ["validation"]
+    assert stored(run)["log_likelihood_nats"]["examples"] == 20
+    # one that is asked for is computed
+    anew = ppgen.evaluate(run, metrics=["kid"], split="validation", limit=10)
+    assert anew.split == "validation" and anew.log_likelihood.examples == 10
+
+
 def test_scores_alone_say_that_no_likelihood_was_asked_for(run):
     found = ppgen.evaluate(run, metrics=["kid"], likelihood=False)
     assert found.log_likelihood is None and found.reason == NOT_ASKED
@@ -242,6 +292,8 @@ def test_samples_that_fail_leave_the_likelihood(run, monkeypatch):
         ({"value": "1"}, ValueError, "value '1'"),
         ({"means": 1}, ValueError, "means 1"),
         ({"samples": True}, ValueError, "samples True"),
+        ({"given": "label"}, ValueError, "given 'label' of a score"),
+        ({"real_split": "tests"}, ValueError, "real_split 'tests' of a score"),
         ({"stderr": None}, None, ""),
     ],
 )
@@ -279,6 +331,34 @@ def test_bad_input_is_refused_before_anything_is_drawn(digits, options, match):
     assert program.asked == []
 
 
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"metrics": ["kid"], "features": "clasifier"}, "unknown features 'clasifier'"),
+        ({"metrics": ["kid"], "features": "torch.nn.Absent"}, "torch.nn has no 'Absent'"),
+        ({"metrics": ["kid"], "features": "torch.nn"}, "is no class of nn.Module"),
+        ({"metrics": ["kid"], "features": "absent.Class"}, "there is no module 'absent'"),
+        ({"metrics": ["inception"], "features": "raw"}, "inception needs a classifier"),
+        ({"metrics": ["kid"], "samples": 5}, "kid needs at least 20"),
+        ({"metrics": ["kid"], "samples": 5000}, "5,000 samples are asked for"),
+        ({"metrics": ["fid"], "samples": 30}, "fid needs more samples than features"),
+    ],
+)
+def test_what_is_refused_costs_no_likelihood(run, monkeypatch, options, match, before):
+    from ppgen import evaluation
+
+    file = run.path / "evaluation.json"
+    if before:
+        ppgen.evaluate(run, particles=2, limit=10)
+    kept = file.read_bytes() if before else None
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "_weighted", lambda *_: pytest.fail("computed"))
+        with pytest.raises(ValueError, match=match):
+            ppgen.evaluate(run, likelihood=True, **options)
+    assert (file.read_bytes() if file.exists() else None) == kept
+
+
 @pytest.mark.parametrize(
     ("source", "match"),
     [
@@ -303,11 +383,32 @@ def test_a_program_without_means(digits):
         sample_scores(program, digits, ["kid"], samples=30, means=True)
 
 
-def test_fewer_training_examples_than_samples_have_no_real_number():
-    x = torch.randn(300, 2)
-    data = ppgen.Dataset.from_tensors(x[:40], x[40:80], x[80:])
-    (score,) = sample_scores(Fixed((2,)), data, ["kid"])
-    assert score.real is None and score.samples == 220
+@pytest.mark.parametrize(
+    ("sizes", "split", "from_split"),
+    [
+        ((100, 60, 60), "test", "validation"),
+        ((100, 60, 40), "validation", "train"),
+        ((100, 60, 60), "validation", "test"),
+        ((100, 40, 60), "test", "train"),
+        ((40, 40, 60), "test", None),
+    ],
+)
+def test_real_data_are_unseen_examples_where_there_are_enough(sizes, split, from_split):
+    parts = [torch.full((n, 2), float(k)) + torch.randn(n, 2) / 9 for k, n in enumerate(sizes)]
+    data = ppgen.Dataset.from_tensors(*parts)
+    (score,) = sample_scores(Fixed((2,)), data, ["kid"], split=split)
+    if from_split is None:
+        assert score.real is None and score.samples == 60
+        return
+    where = ("train", "validation", "test")
+    means = [float(k) for k in range(3)]
+    apart = means[where.index(split)] - means[where.index(from_split)]
+    assert score.real_split == from_split and apart != 0
+    reference, real = (parts[where.index(name)] for name in (split, from_split))
+    if len(real) == score.samples:
+        assert score.real == pytest.approx(metrics.kid(real, reference).value, rel=1e-5)
+    told = "training examples" if from_split == "train" else f"{from_split} examples"
+    assert score.real_how.startswith(told)
 
 
 # The command ----------------------------------------------------------------------------------
@@ -327,6 +428,7 @@ def test_the_command_prints_a_table_that_names_the_extractor(run, capsys):
         found = Score.from_dict(score)
         assert f"{found.metric} │ {found.number} │ {found.real_number} │" in said
     assert "100 draws against as many test examples, random network standardised on" in said
+    assert "real data: validation examples in the place of the samples" in said
     assert "log-likelihood" in said and "importance-weighted, 2" in said
     assert command(run.path, "--metrics", "kid", "--likelihood", "false", "--means") == 0
     assert "180 means against as many test examples, classifier" in " ".join(
@@ -340,6 +442,8 @@ def test_the_command_prints_a_table_that_names_the_extractor(run, capsys):
     [
         (["--metrics", "fud"], "unknown metric 'fud'; did you mean fid"),
         (["--metrics", ""], "name a metric or more"),
+        (["--samples", "0"], "--samples is for scores of samples: add --metrics"),
+        (["--metrics", "kid", "--samples", "0"], "--samples must be 1 or more; got 0"),
         (["--samples", "100"], "--samples is for scores of samples: add --metrics"),
         (["--means"], "--means is for scores of samples"),
         (["--features", "raw"], "--features is for scores of samples"),
@@ -353,6 +457,21 @@ def test_what_the_command_refuses(run, capsys, words, match):
     printed = capsys.readouterr()
     lines = [line for line in printed.err.splitlines() if "error" in line]
     assert printed.out == "" and len(lines) == 1 and re.search(match, lines[0]), printed.err
+
+
+def test_the_report_shows_no_evaluation_of_an_earlier_step(run):
+    from ppgen.report import write_report
+
+    ppgen.evaluate(run, particles=2, limit=10, metrics=["kid"])
+    ppgen.evaluate(run, particles=2, limit=10, split="validation")
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "Evaluation on validation" in text and "Frechet" not in text and "kid: " in text
+    assert "Real data: validation examples in the place of the samples." in text
+    content = stored(run)
+    (run.path / "evaluation.json").write_text(json.dumps(content | {"step": 4}))
+    assert run.evaluation is None
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "Evaluation on" not in text and "kid: " not in text
 
 
 def test_every_metric_is_documented():

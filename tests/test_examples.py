@@ -526,8 +526,11 @@ def flow_steps(found):
 @example
 def flow_directions(found):
     for size in (2, 4, 8, 16, 32, 64):
-        turns = {(kind, work): found[f"{kind}, {size}: {work} turns"]
-                 for kind in ("MAF", "IAF", "coupling") for work in ("train", "sample")}  # fmt: skip
+        turns = {
+            (kind, work): found[f"{kind}, {size}: {work} turns"]
+            for kind in ("MAF", "IAF", "coupling")
+            for work in ("train", "sample")
+        }
         slow = {("MAF", "sample"), ("IAF", "train")}
         assert turns == {key: size if key in slow else 1 for key in turns}
     assert found["train: IAF / MAF"] > 4 and found["sample: MAF / IAF"] > 4

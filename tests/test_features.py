@@ -197,6 +197,16 @@ def test_a_module_by_its_path_or_itself(digits):
     assert other.name == "Judging" and other.digest != one.digest
 
 
+def test_modules_of_one_state_and_another_function_have_another_digest(digits):
+    def digest(*layers):
+        return extractor(nn.Sequential(nn.Flatten(), *layers), digits).digest
+
+    assert digest(nn.Tanh()) != digest(nn.ReLU())
+    assert digest(nn.Tanh()) == digest(nn.Tanh())
+    other = type("Means", (Means,), {"__module__": "elsewhere"})
+    assert extractor(Means(), digits).digest != extractor(other(), digits).digest
+
+
 @pytest.mark.parametrize(
     ("name", "match"),
     [

@@ -108,6 +108,23 @@ def test_kid_is_unbiased_and_its_error_honest():
     assert 0.75 < told / spread < 1.4
 
 
+def test_kid_of_stratified_sets_is_below_zero_on_average():
+    """As many points of either class in both sets, against classes drawn point by point."""
+
+    def found(seed, stratified):
+        generator = torch.Generator().manual_seed(seed)
+        sets = []
+        for _ in range(2):
+            drawn = torch.rand(60, generator=generator) < 0.5
+            y = torch.arange(60) < 30 if stratified else drawn
+            sets.append(torch.randn(60, 2, generator=generator) + 2.0 * y[:, None])
+        return metrics.kid(*sets).value
+
+    equal, drawn = (np.array([found(k, way) for k in range(150)]) for way in (True, False))
+    error = [part.std() / math.sqrt(150) for part in (equal, drawn)]
+    assert equal.mean() < -4 * error[0] and abs(drawn.mean()) < 3 * error[1]
+
+
 # Inception score ------------------------------------------------------------------------------
 
 

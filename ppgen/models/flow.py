@@ -76,7 +76,7 @@ class Flow(Program):
             noise = VariationalDequantiser if learned else UniformDequantiser
             self.dequantiser = noise(self.shape, levels)
         elif dequantisation == "variational":
-            raise ValueError("dequantisation='variational' is for data with levels; these are reals")
+            raise ValueError("dequantisation='variational' is for levels, and these data are reals")
         self.register_buffer("initialised", torch.zeros((), dtype=torch.uint8))
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:

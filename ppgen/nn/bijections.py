@@ -129,7 +129,7 @@ class Standardise(Bijection):
 
 
 def location_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and standard deviations of data (n, *shape), a deviation of one where they are constant.
+    """Means and standard deviations of data (n, *shape); of constants the deviation counts as one.
 
     Constant but for rounding: a deviation below a millionth of the size of the numbers is none.
     """

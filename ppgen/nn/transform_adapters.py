@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from pyro.distributions import ConditionalTransformModule, TransformModule
+from pyro.distributions import ConditionalTransformModule
 from pyro.distributions.conditional import (
     ConditionalComposeTransformModule,
     ConstantConditionalTransform,
@@ -18,12 +18,13 @@ from torch.distributions.transforms import ComposeTransform, _InverseTransform
 from .bijections import Bijection, Chain, Inverted
 
 
-def from_pyro(transform: TransformModule | ConditionalTransformModule | Transform) -> Bijection:
+def from_pyro(transform: Any) -> Bijection:
     """A transform of Pyro or PyTorch as a bijection: its call takes noise to data.
 
     Those of `pyro.distributions.transforms` will do, composed and inverted ones too, conditional
-    ones with the context of the flow: ``Flow((2,), Chain([from_pyro(T.spline_coupling(2)), ...]))``.
-    What selects points by a mask, as Pyro's splines do, cannot be traced and runs as plain Pyro. Pyro's autoregressive transforms
+    ones with the context of the flow:
+    ``Flow((2,), Chain([from_pyro(T.affine_coupling(2)), ...]))``. What selects points by a mask,
+    as Pyro's splines do, cannot be traced and runs as plain Pyro. Pyro's autoregressive transforms
     run fast from noise to data, the direction of samples. Density training wants the other:
     ``Inverted(from_pyro(T.affine_autoregressive(64)))``; as does a transform without an inverse,
     such as `Planar`.
