@@ -5,7 +5,7 @@ r"""Finite mixtures of Gaussians, and the infinite one: the VAE.
 
 Two half moons are fitted by mixtures of 1, 2, 5, 10 and 20 components, by gradients of the
 Pyro program and, beside it, by scikit-learn's EM; both climb the same likelihood. Each is kept the
-best of three starts, by its training data, since both end in local optima. Then a VAE with a latent
+better of two starts, by its training data, since both end in local optima. Then a VAE with a latent
 of two dimensions. Its importance-weighted bound (1,000 draws) is set on the same axis.
 """
 
@@ -24,8 +24,8 @@ import ppgen
 from ppgen.models import GaussianMixture
 
 COMPONENTS = (1, 2, 5, 10, 20)
-STARTS = 3
-STEPS = 700
+STARTS = 2
+STEPS = 500
 SHOWN = 10  # components of the mixture that is drawn
 
 
