@@ -70,7 +70,7 @@ def main(argv=None):
     }
     for name, value in found.items():
         print(f"{name:32} {value:.4f}")
-    few = slice(0, 10)
+    few = slice(0, 20)
     out.write_bytes(pair_rows({"sketch": given[few], "drawn": drawn[few], "true": truth[few]}))
     print(f"picture: {out}")
     return found

@@ -22,9 +22,8 @@ class GaussianMixture(Program):
 
     log p(x) = log sum_k w_k N(x; m_k, S_k), exact (Bishop 2006, eq. 9.14); a density, also of data
     with levels. A VAE is its infinite relative: every z is a component. `fit` climbs the same
-    likelihood as EM does, by gradients. The means start at data points far apart (k-means++, Arthur
-    and Vassilvitskii 2007), the covariances at that of the data, its volume divided among the
-    components.
+    likelihood as EM does, by gradients, and starts where EM is usually started: at the clusters of
+    k-means.
 
     Args:
         shape: of one example, which has D numbers.
@@ -109,7 +108,7 @@ class GaussianMixture(Program):
     def initialise(self, x: Tensor) -> None:
         if self.initialised:
             return
-        from sklearn.cluster import kmeans_plusplus
+        from sklearn.cluster import KMeans
 
         flat = x.flatten(1)
         loc, scale = location_and_scale(flat)
@@ -117,12 +116,19 @@ class GaussianMixture(Program):
         self.scale.copy_(scale)
         flat = (flat - loc) / scale
         seed = int(torch.randint(2**31, ()))
-        if len(flat) >= self.components:
-            points, _ = kmeans_plusplus(flat.cpu().numpy(), self.components, random_state=seed)
-            self.means.copy_(torch.from_numpy(points))
-        else:
+        if len(flat) < self.components:
             self.means.copy_(flat[torch.randint(len(flat), (self.components,))])
-        self.log_scales.fill_(-math.log(self.components) / flat.shape[1])
+        else:
+            found = KMeans(self.components, n_init=1, random_state=seed).fit(flat.cpu().numpy())
+            self.means.copy_(torch.from_numpy(found.cluster_centers_))
+            member = torch.nn.functional.one_hot(
+                torch.from_numpy(found.labels_).long().to(flat.device), self.components
+            ).to(flat.dtype)  # (n, K)
+            counts = member.sum(0).clamp(min=1)
+            second = (member.T @ flat.square()) / counts[:, None]
+            variance = second - (member.T @ flat / counts[:, None]).square()
+            self.log_scales.copy_(0.5 * variance.clamp(min=1e-2).log())
+            self.logits.copy_((counts / len(flat)).log())
         self.initialised.fill_(1)
 
     def generate(self, n: int, *conditions: Tensor, mean: bool = False) -> Tensor:
