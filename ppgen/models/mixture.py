@@ -1,6 +1,5 @@
 """The finite Gaussian mixture, its class summed out: an exact likelihood."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
