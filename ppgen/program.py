@@ -142,7 +142,7 @@ def draw(
     for condition in conditions:
         if len(condition) != n:
             raise ValueError(f"a condition has {len(condition)} entries for {n} samples")
-    check_labels(program, conditions)
+    _check_labels(program, conditions)
     training = program.training
     if any(module.training for module in program.modules()):
         program.eval()
@@ -193,7 +193,7 @@ def log_prob(program: nn.Module, x: Tensor, *conditions: Tensor, num_particles: 
         raise ValueError(f"num_particles must be 1 or more; got {num_particles}")
     batch = (x, *conditions)
     _check_levels(program, x)
-    check_labels(program, conditions)
+    _check_labels(program, conditions)
     found = prepare(program, batch)
     require_normalised(program, found.factors)
     many = num_particles > 1 and kind_of(found)[0] != "exact"
@@ -215,7 +215,7 @@ def _check_levels(program: nn.Module, x: Tensor) -> None:
         )
 
 
-def check_labels(program: nn.Module, conditions: tuple[Tensor, ...]) -> None:
+def _check_labels(program: nn.Module, conditions: tuple[Tensor, ...]) -> None:
     """Refuse labels that are none of the program's classes, where it has any."""
     classes = getattr(program, "num_classes", None)
     if classes is None or not conditions or not isinstance(conditions[0], Tensor):

@@ -22,6 +22,7 @@ from .gan_objectives import (
     DiscriminatorObjective,
     GeneratorObjective,
     Loss,
+    check_weights,
     judged,
 )
 from .observation import at_least_one, label_of
@@ -108,14 +109,11 @@ class GAN(Program):
         one_of("loss", loss, LOSSES)
         one_of("normalise", normalise, NORMS)
         self.loss, self.levels, self.num_classes = loss, levels, num_classes
-        if not gradient_penalty >= 0:
-            raise ValueError(f"gradient_penalty must be 0 or more; got {gradient_penalty}")
-        for name, factor in (
-            ("generator_lr_factor", generator_lr_factor),
-            ("discriminator_lr_factor", discriminator_lr_factor),
-        ):
-            if not factor > 0:
-                raise ValueError(f"{name} must be positive; got {factor}")
+        check_weights(
+            gradient_penalty,
+            generator_lr_factor=generator_lr_factor,
+            discriminator_lr_factor=discriminator_lr_factor,
+        )
         self.gradient_penalty = float(gradient_penalty)
         usual_steps = 5 if loss == "wasserstein_gp" else 1
         steps = usual_steps if discriminator_steps is None else discriminator_steps

@@ -29,6 +29,19 @@ def logarithmic(loss: str) -> bool:
     return loss in ("minimax", "nonsaturating")
 
 
+def check_weights(gradient_penalty: float, **lr_factors: float) -> None:
+    """Refuse a penalty below 0 and factors on the learning rate that are not positive.
+
+    Raises:
+        ValueError: the first of them.
+    """
+    if not gradient_penalty >= 0:
+        raise ValueError(f"gradient_penalty must be 0 or more; got {gradient_penalty}")
+    for name, factor in lr_factors.items():
+        if not factor > 0:
+            raise ValueError(f"{name} must be positive; got {factor}")
+
+
 def discriminator_loss(loss: Loss, real: Tensor, fake: Tensor) -> Tensor:
     """What the discriminator minimises, given its scores of data and of draws; any shapes.
 

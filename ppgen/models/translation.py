@@ -21,6 +21,7 @@ from .gan_objectives import (
     DiscriminatorObjective,
     Loss,
     Player,
+    check_weights,
     generator_loss,
     judged,
 )
@@ -132,15 +133,13 @@ class Pix2Pix(Program):
         one_of("loss", loss, LOSSES)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1; got {dropout}")
-        numbers = {"l1_weight": l1_weight, "gradient_penalty": gradient_penalty}
-        factors = {
-            "generator_lr_factor": generator_lr_factor,
-            "discriminator_lr_factor": discriminator_lr_factor,
-        }
-        for name, value in (numbers | factors).items():
-            if not value >= 0 or (name in factors and value == 0):
-                least = "positive" if name in factors else "0 or more"
-                raise ValueError(f"{name} must be {least}; got {value}")
+        if not l1_weight >= 0:
+            raise ValueError(f"l1_weight must be 0 or more; got {l1_weight}")
+        check_weights(
+            gradient_penalty,
+            generator_lr_factor=generator_lr_factor,
+            discriminator_lr_factor=discriminator_lr_factor,
+        )
         depth = _depth(height, width, depth)
         layers = _patch_layers(height, width, patch_layers)
         at_least_one("channels", channels)
