@@ -125,8 +125,8 @@ def evaluate(
         if likelihood:
             part = _first(getattr(dataset, split), limit).to(place)
             ways, counts = own_methods(program), (particles, others)
-            way = _by_methods if ways else _weighted
-            found = way(program, ways, part, dataset, split, counts, seed, progress, start)
+            rest: tuple = (part, dataset, split, counts, seed, progress, start)
+            found = _by_methods(program, ways, *rest) if ways else _weighted(program, *rest)
         else:
             none = Evaluation(dataset.name, split, None, None, None, NOT_ASKED, 0.0)
             found = none if kept is None else kept
@@ -157,7 +157,6 @@ def _first(split: Split, limit: int | None) -> Split:
 
 def _weighted(
     program: nn.Module,
-    ways: list[Method],
     part: Split,
     dataset: Dataset,
     name: str,
